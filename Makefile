@@ -1,0 +1,37 @@
+# `make` alone says what there is. The environment is made, or renewed, when it is needed.
+
+BIN := .venv/bin
+READY := .venv/.stamp
+# Evaluated by the recipe's shell, so that only targets that need a broker look for one.
+BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQUITTO
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+
+demo: $(READY) ## 3 minutes: 8 devices, one bad model, one cut link; options: ARGS="..."
+	@$(BROKER) && $(BIN)/outrider demo $(ARGS)
+
+test: lint ## everything that must hold: lint, then all tests
+	@$(BROKER) && $(BIN)/pytest -q
+
+lint: $(READY) ## format, style, types, and who may import whom
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## one measurement: make bench NAME=fanout
+	@test -f "tests/bench/$(NAME).py" || { echo "make bench NAME=x, where x is one of:" \
+	    $$(cd tests/bench 2>/dev/null && ls *.py | sed 's/\.py$$//'); exit 2; }
+	@$(BROKER) && $(BIN)/python "tests/bench/$(NAME).py" $(ARGS)
+
+clean: ## remove what was built and cached; .venv stays
+	rm -rf build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt scripts/setup
+	@scripts/setup
+	@touch $@
