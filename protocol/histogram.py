@@ -10,6 +10,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
+from protocol.identifiers import Count
+
 CONFIDENCE_BINS: Final = 20
 """Equal bins over [0, 1]; 1 itself falls into the last one."""
 
@@ -18,7 +20,7 @@ LATENCY_FIRST_S: Final = 50e-6
 LATENCY_EDGES_S: Final = tuple(LATENCY_FIRST_S * 2 ** (k / 4) for k in range(LATENCY_SLOTS - 1))
 """Upper edges in seconds, a factor 2^(1/4) apart: 50 µs to 2.3 s, open at both ends."""
 
-Counts = tuple[int, ...]
+Counts = tuple[Count, ...]
 
 
 def add(a: Sequence[int], b: Sequence[int]) -> Counts:

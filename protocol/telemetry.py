@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from protocol.codec import convert, to_wire
-from protocol.histogram import Counts, add
+from protocol.histogram import CONFIDENCE_BINS, LATENCY_SLOTS, Counts, add
 from protocol.identifiers import MAX_INT, Count, Digest, digest, digest_hex
 from protocol.reported import ReportedState
 
@@ -172,6 +172,15 @@ class InferenceWindow:
     classes: Counts = ()
     """Rows per predicted class, in the contract's order."""
 
+    def __post_init__(self) -> None:
+        digest(self.manifest)
+        digest(self.profile)
+        # A device cannot make others' counts unmergeable: lengths are fixed by the bins.
+        if len(self.latency) not in (0, LATENCY_SLOTS):
+            raise ValueError(f"latency has {LATENCY_SLOTS} slots or none")
+        if len(self.confidence) not in (0, CONFIDENCE_BINS):
+            raise ValueError(f"confidence has {CONFIDENCE_BINS} bins or none")
+
 
 @dataclass(frozen=True, slots=True)
 class DriftWindow:
@@ -181,6 +190,10 @@ class DriftWindow:
     profile: Digest
     rows: Count = 0
     counts: tuple[Counts, ...] = ()
+
+    def __post_init__(self) -> None:
+        digest(self.manifest)
+        digest(self.profile)
 
 
 @dataclass(frozen=True, slots=True)
