@@ -126,12 +126,36 @@ _ROWS: Final = (
         "give an .npz with one array per input",
     ),
     (
+        "OUT-B109",
+        "datatype_unsupported",
+        "a tensor of the model has a datatype that cannot be served",
+        2,
+        422,
+        "use numbers: text is encoded before the model, class names go into the contract",
+    ),
+    (
         "OUT-B110",
         "not_reproducible",
         "golden vectors do not reproduce",
         2,
         422,
         "fix the seed of random operators or remove them",
+    ),
+    (
+        "OUT-B111",
+        "outputs_not_finite",
+        "the model answers samples with NaN or infinity",
+        2,
+        422,
+        "mend the model, or leave such rows out of the samples",
+    ),
+    (
+        "OUT-B112",
+        "conversion_differs",
+        "the ONNX model answers otherwise than the estimator",
+        2,
+        422,
+        "scikit-learn computes in float64, ONNX in float32: scale the inputs first",
     ),
     (
         "OUT-B120",
@@ -437,6 +461,14 @@ _ROWS: Final = (
         409,
         "the device may run from a copied disk or snapshot",
     ),
+    (
+        "OUT-N214",
+        "sender_unknown",
+        "a message of a device that is not enrolled",
+        4,
+        403,
+        "nothing: it is refused and counted",
+    ),
     # rollouts
     (
         "OUT-R201",
@@ -562,6 +594,14 @@ _ROWS: Final = (
         500,
         "the log has the details; please report it",
     ),
+    (
+        "OUT-S161",
+        "store_unavailable",
+        "the store cannot be used now",
+        9,
+        503,
+        "free space; check the storage",
+    ),
     # trust
     (
         "OUT-T101",
@@ -674,6 +714,14 @@ _ROWS: Final = (
         6,
         409,
         "restore the newer file, or have approvers sign a higher version",
+    ),
+    (
+        "OUT-T118",
+        "server_unknown",
+        "the server is not the control plane that made the token",
+        6,
+        502,
+        "ask for a new token; check the address",
     ),
     (
         "OUT-T121",

@@ -161,7 +161,8 @@ class ReportedState:
     trust: TrustState = TrustState()
     buffer: BufferState = BufferState()
     refused: tuple[Refused, ...] = ()
-    clock: Literal["synchronised", "floor"] = "floor"
+    clock: str = "floor"
+    """What trusted time rests on: synchronised, floor, or a development clock."""
     disk_free_bytes: Count = 0
     counters: dict[str, Count] = field(default_factory=dict)
     """Totals since the agent started: bad messages by problem code, reconnects, answers."""

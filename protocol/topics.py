@@ -7,6 +7,7 @@ hold on every broker we looked at, hosted ones included.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,6 +88,12 @@ class Topics:
 
     def presence(self, device: DeviceId) -> str:
         return f"{self.prefix}presence/{self._own(device)}"
+
+    def echo(self, name: str) -> str:
+        """What the control plane sends to itself: what it asked for before has come by then."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+            raise ValueError(f"not a name for an echo: {name!r:.80}")
+        return f"{self.prefix}echo/{name}"
 
     def parse_up(self, topic: str) -> tuple[DeviceId, str]:
         """`(device, kind)` of an upstream topic. Raises `ValueError` for any other topic."""

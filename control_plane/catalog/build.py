@@ -1,0 +1,269 @@
+"""From an ONNX file and sample rows to a bundle. Reads no clock: equal inputs, equal bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import onnxruntime
+from numpy.typing import NDArray
+
+from control_plane.catalog import layout, samples
+from control_plane.catalog.card import CardFields, make_card
+from control_plane.catalog.contract import Role, make_contract
+from control_plane.catalog.golden import VECTORS, golden, pick
+from control_plane.catalog.inspect import Inspected, inspect
+from control_plane.catalog.lineage import file_source
+from control_plane.catalog.profile import make_profile
+from control_plane.catalog.session import Session
+from protocol.bundle import (
+    ROLE_TYPES,
+    Card,
+    Contract,
+    DevPolicy,
+    Index,
+    Member,
+    Needs,
+    Policy,
+    Profile,
+    Variant,
+    VariantReference,
+    encode_index,
+    encode_manifest,
+    pretty,
+    release,
+)
+from protocol.codec import encode
+from protocol.errors import InvalidRequest
+from protocol.identifiers import Digest, digest_of, model_version
+from protocol.payload import MAX_PAYLOAD
+
+Array = NDArray[Any]
+
+_NAMES: Final = {
+    "config": "config.json",
+    "model": "model.onnx",
+    "contract": "contract.json",
+    "golden": "golden.safetensors",
+    "profile": "profile.json",
+    "policy": "policy.json",
+    "card": "card.json",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the builder may say of a model's answers instead of having it guessed."""
+
+    roles: Mapping[str, Role] | None = None
+    """`{output name: role}`."""
+    classes: Sequence[str] | None = None
+    """In the order of the probabilities."""
+    absolute_tolerance: float = 1e-4
+    relative_tolerance: float = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltBundle:
+    """What was written, and what the builder should read before it is pushed."""
+
+    directory: Path
+    model: str
+    version: str
+    digest: Digest
+    """Of the index: the identity of the model version."""
+    manifest: Digest
+    size_bytes: int
+    opset: int
+    needs: Needs
+    contract: Contract
+    profile: Profile
+    golden: int
+    """Number of golden vectors."""
+    card: Card
+    policy: Policy
+
+    @property
+    def reference(self) -> str:
+        return f"{self.model}/{self.version}"
+
+
+def build(
+    onnx_path: Path,
+    samples: Mapping[str, Array],
+    reference: str,
+    *,
+    into: Path | None = None,
+    card: CardFields | None = None,
+    policy: Policy | None = None,
+    dev: bool = False,
+    needs: Needs | None = None,
+    outputs: Outputs | None = None,
+    feature_names: Sequence[str] | None = None,
+    limit: int = MAX_PAYLOAD,
+) -> BuiltBundle:
+    """Check a model and write `<into>/<model>-<version>.bundle/` (`into`: the current folder).
+
+    `samples` are rows that the model will meet, one array [rows, ...] per input. `dev` adds the
+    intervals of development fleets. `needs.onnxruntime` is raised to what the model needs.
+
+    Raises `InvalidRequest`: OUT-S120 (reference, roles, names), OUT-B1xx as `inspect`, `samples`
+    and `golden` say.
+    """
+    model, version = _reference(reference)
+    needs = needs or Needs()
+    inspected = inspect(onnx_path, target=needs.onnxruntime, limit=limit)
+    needs = _at_least(needs, inspected.onnxruntime)
+    policy = policy or Policy()
+    if dev:
+        policy = replace(policy, dev=DevPolicy())
+    given = card or CardFields()
+    with tempfile.TemporaryDirectory(prefix="outrider-build-") as folder:
+        # What is run here is what ships: renamed members included.
+        staged = _stage(Path(folder), inspected)
+        measured = _measure(staged, inspected, samples, outputs or Outputs(), feature_names)
+        rows = measured.profile.rows
+        described = make_card(model, version, rows, given, f"onnx opset {inspected.opset}")
+        files: dict[str, bytes] = {
+            "model": inspected.data,
+            "contract": pretty(measured.contract),
+            "golden": measured.golden,
+            "profile": pretty(measured.profile),
+            "policy": pretty(policy),
+            "card": pretty(described),
+        }
+        return _write(
+            (into or Path()) / f"{model}-{version}.bundle",
+            (model, version),
+            files,
+            [staged.parent / name for name, _ in inspected.weights],
+            measured,
+            inspected,
+            needs,
+            described,
+            policy,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    contract: Contract
+    profile: Profile
+    golden: bytes
+    vectors: int
+
+
+def _measure(
+    model: Path,
+    inspected: Inspected,
+    given: Mapping[str, Array],
+    said: Outputs,
+    feature_names: Sequence[str] | None,
+) -> _Measured:
+    inputs = samples.fit(given, inspected.inputs)
+    session = Session(model)
+    answers = samples.run(session, inputs, inspected.inputs)
+    contract = make_contract(
+        inspected,
+        inputs,
+        answers,
+        roles=said.roles,
+        classes=said.classes,
+        absolute_tolerance=said.absolute_tolerance,
+        relative_tolerance=said.relative_tolerance,
+    )
+    # Devices run the vectors in one batch, so a model of a fixed batch has exactly that many.
+    fixed = samples.fixed_batch(inspected.inputs)
+    chosen = pick(contract, answers, fixed or VECTORS)
+    if fixed and len(chosen) < fixed:
+        raise InvalidRequest("OUT-B108", f"{len(chosen)} rows, the model takes {fixed} at once")
+    rows = {name: array[chosen] for name, array in inputs.items()}
+    vectors = golden(contract, rows, lambda: Session(model), inspected.random)
+    profile = make_profile(contract, inputs, answers, feature_names)
+    return _Measured(contract, profile, vectors, len(chosen))
+
+
+def _reference(reference: str) -> tuple[str, str]:
+    try:
+        return model_version(reference)
+    except ValueError as error:
+        raise InvalidRequest("OUT-S120", str(error)) from error
+
+
+def _at_least(needs: Needs, runtime: str) -> Needs:
+    chosen = max(needs.onnxruntime, runtime, key=release)
+    return replace(needs, onnxruntime=chosen)
+
+
+def _stage(folder: Path, inspected: Inspected) -> Path:
+    model = folder / _NAMES["model"]
+    model.write_bytes(inspected.data)
+    for name, file in inspected.weights:
+        shutil.copyfile(file, folder / name)
+    return model
+
+
+def _write(
+    directory: Path,
+    names: tuple[str, str],
+    files: dict[str, bytes],
+    weights: list[Path],
+    measured: _Measured,
+    inspected: Inspected,
+    needs: Needs,
+    card: Card,
+    policy: Policy,
+) -> BuiltBundle:
+    members = [Member(role, _NAMES[role], digest_of(d), len(d)) for role, d in files.items()]
+    blobs: dict[Digest, bytes | Path] = {digest_of(data): data for data in files.values()}
+    for path in weights:
+        source = file_source(path)
+        members.append(Member("weights", path.name, source.digest, path.stat().st_size))
+        blobs[source.digest] = path
+    config = _config(names, members, card)
+    members.insert(0, Member("config", _NAMES["config"], digest_of(config), len(config)))
+    variant = Variant(tuple(members))
+    manifest = encode_manifest(variant)
+    reference = VariantReference(digest_of(manifest), len(manifest), needs)
+    blobs |= {digest_of(config): config, digest_of(manifest): manifest}
+    index = encode_index(Index(*names, (reference,)))
+    written = layout.write(directory, index, blobs)
+    return BuiltBundle(
+        written.directory,
+        *names,
+        written.digest,
+        reference.digest,
+        written.size,
+        inspected.opset,
+        needs,
+        measured.contract,
+        measured.profile,
+        measured.vectors,
+        card,
+        policy,
+    )
+
+
+def _config(names: tuple[str, str], members: Sequence[Member], card: Card) -> bytes:
+    """The CNCF ModelPack configuration; everything of ours is in members and annotations."""
+    assert set(ROLE_TYPES) >= {member.role for member in members}
+    descriptor = {"name": names[0], "version": names[1]}
+    if card.created:
+        descriptor["createdAt"] = card.created
+    layers = [member.digest.replace("-", ":", 1) for member in members]
+    document = {
+        "descriptor": descriptor,
+        "config": {"format": "onnx"},
+        "modelfs": {"type": "layers", "diffIds": layers},
+    }
+    return encode(json.loads(json.dumps(document)))
+
+
+def runtime_here() -> str:
+    """The onnxruntime that built and checked, for people."""
+    return str(onnxruntime.__version__)

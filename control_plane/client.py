@@ -1,0 +1,248 @@
+"""A caller of the control plane's API: thin calls that return JSON or raise what the API said.
+
+Paths are relative to the fleet (`devices`, `rollouts/digits-7`); one that starts with `/` is
+absolute. A POST carries an idempotency key, so that repeating it after a broken connection does
+nothing twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import httpx
+
+from protocol.errors import Failed, OutriderError, Unavailable
+from protocol.problems import CATALOGUE
+
+TIMEOUT_S: Final = 30.0
+PAUSES_S: Final = (0.3, 1.0)
+"""Between tries, when no connection is made."""
+BLOCK: Final = 64 * 1024
+
+Progress = Callable[[int, int], None]
+"""`(done, total)` in the operation's or the file's unit."""
+
+
+class Answered(OutriderError):
+    """A problem that the control plane answered with; `document` is its JSON unchanged."""
+
+    def __init__(self, code: str, why: str, do: str, document: Mapping[str, Any]) -> None:
+        self.document = dict(document)
+        super().__init__(code, why, do=do)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a caller needs: all of it lies in the control plane's home."""
+
+    url: str
+    fleet: str
+    token: str
+    ca: Path | None = None
+    """Certificate of the CA that signed the API's; None: the system's."""
+
+
+class Client:
+    """One connection pool; use as a context manager or close it."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.access = access
+        self._http = httpx.Client(
+            base_url=access.url,
+            headers={"Authorization": f"Bearer {access.token}"},
+            verify=ssl.create_default_context(cafile=access.ca) if access.ca else True,
+            timeout=timeout_s,
+            transport=transport,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # --- calls ----------------------------------------------------------------------------------
+
+    def get(self, path: str, **query: object) -> Any:
+        return self._json("GET", path, query)
+
+    def post(self, path: str, body: object = None, **query: object) -> Any:
+        return self._json("POST", path, query, body, {"Idempotency-Key": new_key()})
+
+    def put(self, path: str, body: object, *, if_match: str | None = None) -> Any:
+        return self._json("PUT", path, {}, body, {"If-Match": if_match} if if_match else {})
+
+    def patch(self, path: str, body: object, *, if_match: str | None = None) -> Any:
+        return self._json("PATCH", path, {}, body, {"If-Match": if_match} if if_match else {})
+
+    def delete(self, path: str, *, if_match: str | None = None) -> Any:
+        return self._json("DELETE", path, {}, None, {"If-Match": if_match} if if_match else {})
+
+    def bytes(self, path: str) -> bytes:
+        """A body as it is: TUF metadata, a file."""
+        return self._send("GET", path, {}, None, {}).content
+
+    def items(self, path: str, **query: object) -> Iterator[Any]:
+        """All items of a list, page by page."""
+        cursor = None
+        while True:
+            page = self.get(path, **{**query, "cursor": cursor})
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def upload(self, path: str, file: Path, progress: Progress | None = None) -> Any:
+        """POST a file as the body, block by block; returns the operation it started."""
+        size = file.stat().st_size
+
+        def blocks() -> Iterator[bytes]:
+            done = 0
+            with file.open("rb") as source:
+                while block := source.read(BLOCK):
+                    yield block
+                    done += len(block)
+                    if progress:
+                        progress(done, size)
+
+        headers = {
+            "Content-Type": "application/x-tar",
+            "Content-Length": str(size),
+            "Idempotency-Key": new_key(),
+        }
+        return self._send("POST", path, {}, blocks, headers).json()
+
+    def wait(
+        self,
+        operation: Mapping[str, Any],
+        progress: Progress | None = None,
+        *,
+        limit_s: float = 600,
+        look_s: float = 0.2,
+    ) -> Any:
+        """The result of an operation, once it has succeeded. Raises the problem it failed with."""
+        deadline = time.monotonic() + limit_s
+        current: Mapping[str, Any] = operation
+        while True:
+            if progress and current["total"]:
+                progress(current["done"], current["total"])
+            if current["state"] == "succeeded":
+                return current["result"]
+            if current["state"] == "failed":
+                raise problem_of(current["problem"])
+            if time.monotonic() > deadline:
+                raise Failed("OUT-D313", f"{operation['id']} is still {current['state']}")
+            time.sleep(look_s)
+            current = self.get(f"operations/{operation['id']}")
+
+    # --- one request ----------------------------------------------------------------------------
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object],
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        answer = self._send(method, path, query, body, headers or {})
+        return answer.json() if answer.content else None
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object],
+        body: object,
+        headers: Mapping[str, str],
+    ) -> httpx.Response:
+        """`body` is JSON, or a function that makes the blocks of a file for each try."""
+        asked = {k: _text(v) for k, v in query.items() if v is not None}
+        where = path if path.startswith("/") else f"/v1/fleets/{self.access.fleet}/{path}"
+        started = time.monotonic()
+        for pause in (*PAUSES_S, None):
+            sent: dict[str, Any] = {}
+            if callable(body):
+                sent["content"] = body()
+            elif body is not None:
+                sent["json"] = body
+            try:
+                answer = self._http.request(method, where, params=asked, headers=headers, **sent)
+                break
+            except httpx.TransportError as error:
+                cause = error
+            if pause is None or not isinstance(cause, httpx.ConnectError):
+                seconds = time.monotonic() - started
+                why = f"{_reason(cause)} at {self.access.url}, after {seconds:.0f} s"
+                raise Unavailable("OUT-N104", why) from cause
+            time.sleep(pause)
+        if answer.is_error:
+            raise problem_of(_document(answer))
+        return answer
+
+
+def problem_of(document: Mapping[str, Any]) -> Answered:
+    """The error that a problem document says; a code we do not know keeps its words."""
+    code = str(document.get("code", ""))
+    why = str(document.get("detail", ""))
+    if code in CATALOGUE:
+        return Answered(code, why, str(document.get("help", "")), document)
+    said = ": ".join(part for part in (code, str(document.get("title", "")), why) if part)
+    return Answered("OUT-S160", said, str(document.get("help", "")), document)
+
+
+def new_key() -> str:
+    return secrets.token_hex(16)
+
+
+def segment(name: str) -> str:
+    """A name as one level of a path."""
+    return quote(name, safe="")
+
+
+def _document(answer: httpx.Response) -> Mapping[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and "code" in body:
+        return body
+    return {"title": f"HTTP {answer.status_code} that is not from a control plane"}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _reason(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer"
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "its certificate is not signed by this control plane's CA"
+    return "connection refused" if "refused" in text.lower() else text or type(error).__name__

@@ -1,0 +1,1 @@
+"""The main job on one machine, with real processes: what `outrider demo` shows."""

@@ -1,0 +1,138 @@
+"""How far the counts of a window are from those of a reference: effect sizes and tests.
+
+All take two histograms over the same slots as arrays of counts, shape (slots,), the window's
+first. Slots that are empty in both say nothing and are left out. Sources: the study
+"on-device drift statistics", §1-3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Array = npt.NDArray[np.float64]
+
+PRIOR: Final = 0.5
+"""Added to each slot: keeps the tail of the PSI right where a slot is empty."""
+LEAST_EXPECTED: Final = 2.0
+"""Neighbouring slots are merged until a window is expected to have this many rows there."""
+_BAD_SLOTS: Final = (0, -3, -2, -1)
+"""Of a profile's feature: below its range, above it, +inf, NaN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    statistic: float
+    df: int
+    p: float
+
+
+def populated(window: Sequence[int], reference: Sequence[int]) -> tuple[Array, Array]:
+    """Both as arrays, without slots that are empty in both. Raises `ValueError` for other slots."""
+    counts, expected = np.asarray(window, float), np.asarray(reference, float)
+    if counts.shape != expected.shape or counts.ndim != 1:
+        raise ValueError(f"{counts.shape} and {expected.shape} are not the same slots")
+    keep = counts + expected > 0
+    return counts[keep], expected[keep]
+
+
+def psi(window: Sequence[int], reference: Sequence[int]) -> float:
+    """Population stability index, Σ (p − q) ln(p / q), with `PRIOR` rows added to each slot."""
+    counts, expected = populated(window, reference)
+    if not counts.sum() or not expected.sum():
+        return 0.0
+    p, q = (_shares(each) for each in (counts, expected))
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def psi_bias(window: Sequence[int], reference: Sequence[int]) -> float:
+    """What the PSI is on average without any drift: (B − 1)(1/n + 1/N)."""
+    counts, expected = populated(window, reference)
+    n, reference_n = counts.sum(), expected.sum()
+    if not n or not reference_n:
+        return 0.0
+    return float((len(counts) - 1) * (1 / n + 1 / reference_n))
+
+
+def corrected_psi(window: Sequence[int], reference: Sequence[int]) -> float:
+    """PSI less its bias: an effect size, around 0 without drift (so it can be negative)."""
+    return psi(window, reference) - psi_bias(window, reference)
+
+
+def two_sample(window: Sequence[int], reference: Sequence[int]) -> Comparison:
+    """Pearson's χ² test that both are samples of one distribution; small slots merged."""
+    counts, expected = merge_small(*populated(window, reference))
+    if len(counts) < 2:
+        return Comparison(0.0, 0, 1.0)
+    n, reference_n = counts.sum(), expected.sum()
+    pooled = (counts + expected) / (n + reference_n)
+    statistic = float(
+        ((counts - n * pooled) ** 2 / (n * pooled)).sum()
+        + ((expected - reference_n * pooled) ** 2 / (reference_n * pooled)).sum()
+    )
+    df = len(counts) - 1
+    return Comparison(statistic, df, float(stats.chi2.sf(statistic, df)))
+
+
+def bad_slots_p(window: Sequence[int], reference: Sequence[int]) -> float:
+    """Fisher's exact p that rows outside the reference's range, inf or NaN have become more.
+
+    Merging small slots would hide them, so they are tested apart.
+    """
+    counts, expected = np.asarray(window), np.asarray(reference)
+    if len(counts) < len(_BAD_SLOTS):
+        return 1.0
+    bad = list(_BAD_SLOTS)
+    seen, known = int(counts[bad].sum()), int(expected[bad].sum())
+    n, total = int(counts.sum()), int(counts.sum() + expected.sum())
+    return float(stats.hypergeom.sf(seen - 1, total, seen + known, n)) if seen else 1.0
+
+
+def feature_p(window: Sequence[int], reference: Sequence[int]) -> float:
+    """p of one feature: the smaller of both tests, doubled because there are two."""
+    both = (two_sample(window, reference).p, bad_slots_p(window, reference))
+    return min(1.0, 2 * min(both))
+
+
+def merge_small(counts: Array, expected: Array) -> tuple[Array, Array]:
+    """Join neighbours until the window expects `LEAST_EXPECTED` rows in each, pooled."""
+    share = counts.sum() / max(counts.sum() + expected.sum(), 1)
+    merged: list[list[float]] = []
+    pending = [0.0, 0.0]
+    for a, b in zip(counts, expected, strict=True):
+        pending = [pending[0] + a, pending[1] + b]
+        if sum(pending) * share >= LEAST_EXPECTED:
+            merged.append(pending)
+            pending = [0.0, 0.0]
+    if sum(pending) and merged:
+        merged[-1] = [merged[-1][0] + pending[0], merged[-1][1] + pending[1]]
+    elif sum(pending):
+        merged.append(pending)
+    table = np.asarray(merged, float).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def adjusted(p_values: Sequence[float]) -> list[float]:
+    """Benjamini and Hochberg's adjusted p-values, in the given order.
+
+    Rejecting those up to a level keeps the expected share of false ones among them below it.
+    """
+    p = np.asarray(p_values, float)
+    if not len(p):
+        return []
+    order = np.argsort(p)
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    stepped = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    result = np.empty_like(stepped)
+    result[order] = stepped
+    return [float(each) for each in result]
+
+
+def _shares(counts: Array) -> Array:
+    with_prior: Array = counts + PRIOR
+    return with_prior / with_prior.sum()

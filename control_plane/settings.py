@@ -1,0 +1,142 @@
+"""Everything that can be set on a control plane: one frozen object, read once at the start."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+from protocol.errors import InvalidRequest
+from protocol.identifiers import fleet_name
+
+HOME_VARIABLE: Final = "OUTRIDER_HOME"
+DEFAULT_HOME: Final = Path("outrider")
+FILE: Final = "config.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """How often things happen, in seconds. Development fleets live faster, and say so."""
+
+    tick: float = 5.0
+    hello_spread: float = 300.0
+    """Over how long devices spread their records after an ingester has started."""
+    reseed: float = 600.0
+    """The retained messages are compared with what should be retained this often."""
+
+
+DEVELOPMENT: Final = Intervals(tick=0.5, hello_spread=1.0, reseed=60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Paths are below `home`."""
+
+    home: Path
+    fleet: str = "local"
+    dev: bool = False
+    api_host: str = "127.0.0.1"
+    api_port: int = 8400
+    broker_host: str = "127.0.0.1"
+    broker_port: int = 8883
+    intervals: Intervals = Intervals()
+
+    def __post_init__(self) -> None:
+        fleet_name(self.fleet)
+        for port in (self.api_port, self.broker_port):
+            if not 0 <= port <= 65_535:
+                raise ValueError(f"a port is 0 to 65535, got {port}")
+
+    @property
+    def config(self) -> Path:
+        return self.home / FILE
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store.sqlite"
+
+    @property
+    def operator_token(self) -> Path:
+        return self.home / "operator.token"
+
+    @property
+    def ca(self) -> Path:
+        return self.home / "ca"
+
+    @property
+    def keys(self) -> Path:
+        return self.home / "keys"
+
+    @property
+    def tuf(self) -> Path:
+        return self.home / "tuf"
+
+    @property
+    def blobs(self) -> Path:
+        return self.home / "blobs"
+
+    @property
+    def payloads(self) -> Path:
+        """Encoded files."""
+        return self.home / "payloads"
+
+    @property
+    def broker(self) -> Path:
+        return self.home / "broker"
+
+
+def find_home(environment: Mapping[str, str], home: Path | None = None) -> Path:
+    """The flag wins over the environment, the environment over `./outrider`."""
+    chosen = home or Path(environment.get(HOME_VARIABLE) or DEFAULT_HOME)
+    return chosen.expanduser().absolute()
+
+
+def read(environment: Mapping[str, str], home: Path | None = None) -> Settings:
+    """Settings of the control plane at `home`.
+
+    Raises `InvalidRequest`: OUT-S150 if there is none, OUT-S120 if its file is not valid.
+    """
+    found = find_home(environment, home)
+    path = found / FILE
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidRequest("OUT-S150", f"{path} does not exist") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidRequest("OUT-S120", f"{path}: {error}") from error
+    return parse(document, found)
+
+
+def parse(document: object, home: Path) -> Settings:
+    """Settings from the parsed file. Raises `InvalidRequest` OUT-S120."""
+    if not isinstance(document, dict):
+        raise InvalidRequest("OUT-S120", f"{FILE} is a list of settings")
+    known = {field.name for field in dataclasses.fields(Settings)} - {"home"}
+    unknown = sorted(str(name) for name in set(document) - known)
+    if unknown:
+        raise InvalidRequest("OUT-S120", f"{FILE}: unknown field {unknown[0]}")
+    fallback = DEVELOPMENT if document.get("dev") is True else Intervals()
+    intervals = document.get("intervals", {})
+    if not isinstance(intervals, dict):
+        raise InvalidRequest("OUT-S120", f"{FILE}: intervals is an object")
+    values: dict[str, Any] = {
+        **document,
+        "home": home,
+        "intervals": {**dataclasses.asdict(fallback), **intervals},
+    }
+    try:
+        return msgspec.convert(values, Settings)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise InvalidRequest("OUT-S120", f"{FILE}: {error}") from error
+
+
+def write(settings: Settings) -> None:
+    """Write the file that `read` reads. Intervals are left to their defaults."""
+    values = dataclasses.asdict(settings)
+    del values["home"], values["intervals"]
+    settings.config.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")

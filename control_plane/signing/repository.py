@@ -1,0 +1,383 @@
+"""The fleet's TUF repository: what is in force, and the signatures made online.
+
+    <directory>/root/<n>.json  targets.json  models.json     made offline, or by approvers
+    <directory>/rollouts.json  snapshot.json  timestamp.json  signed here
+    <directory>/drafts/
+
+Only the ticker calls what signs. Files are written role by role, timestamp last; `restamp()`
+mends what a power cut left half done, and `metadata()` never shows a half.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import CryptoSigner, Signature
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import (
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+    VerificationResult,
+)
+
+from control_plane.signing import create, durable, keys, online
+from control_plane.signing.adopt import Adopted, newer, read_adopted
+from control_plane.signing.drafts import Change, Draft, Drafts, SignatureStatus, draft_id, make
+from protocol import codec
+from protocol.bundle import ApprovedBundle
+from protocol.device import PAYLOAD_TYPE, DeviceDocument
+from protocol.errors import Failed, InvalidRequest, PeerError, TrustError
+from protocol.identifiers import Digest, FleetName, ModelName, digest_of
+from protocol.plan import PlanTerms
+from protocol.targets import DENY_LIST, plan_path, read_bundle
+from protocol.topics import TUF_ROLES, Topics
+
+log = logging.getLogger(__name__)
+
+_LISTED: Final = ("targets", "models", "rollouts")
+
+
+class Repository:
+    """Thread-safe: routes read and add signatures while the ticker publishes."""
+
+    def __init__(
+        self, directory: Path, fleet: FleetName, rollouts: CryptoSigner, snapshot: CryptoSigner
+    ) -> None:
+        """Raises `TrustError` if the files are no repository or not one of these keys."""
+        self._directory = directory
+        self._fleet = fleet
+        self._topics = Topics(fleet)
+        self._rollouts_signer = rollouts
+        self._snapshot_signer = snapshot
+        self._lock = threading.RLock()
+        self._drafts = Drafts(directory / "drafts")
+        self._roots = {
+            int(path.stem): path.read_bytes() for path in (directory / "root").glob("*.json")
+        }
+        self._files = {
+            role: path.read_bytes()
+            for role in TUF_ROLES
+            if (path := directory / f"{role}.json").exists()
+        }
+        self._check()
+        self._published = dict(self._files) if self._consistent() else {}
+
+    @classmethod
+    def create_dev(
+        cls, directory: Path, keys_directory: Path, fleet: FleetName, now_ms: int
+    ) -> Repository:
+        """All keys on this machine, one signature enough: `init --dev`.
+
+        Raises `FileExistsError` if there are keys already.
+        """
+        create.create(directory, create.dev_ceremony(keys_directory), online.moment(now_ms))
+        return cls.open(directory, keys_directory, fleet)
+
+    @classmethod
+    def open(cls, directory: Path, keys_directory: Path, fleet: FleetName) -> Repository:
+        """Needs the online keys only. Raises `InvalidRequest` (OUT-T113), `TrustError`."""
+        rollouts = keys.load(keys_directory / create.ROLLOUTS_KEY)
+        snapshot = keys.load(keys_directory / create.SNAPSHOT_KEY)
+        return cls(directory, fleet, rollouts, snapshot)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def roots(self) -> dict[int, bytes]:
+        """Every root since the first: all of them stay retained for ever."""
+        with self._lock:
+            return dict(sorted(self._roots.items()))
+
+    def metadata(self) -> dict[str, bytes]:
+        """Role to bytes: the last consistent set, in the order in which it is published
+        (timestamp last). Empty before the first `publish`."""
+        with self._lock:
+            return {role: self._published[role] for role in reversed(TUF_ROLES) if self._published}
+
+    def approvals(self) -> dict[Digest, ApprovedBundle]:
+        """What `models` lists in force, revoked bundles included."""
+        with self._lock:
+            targets = self._load("models").signed.targets
+        found: dict[Digest, ApprovedBundle] = {}
+        for path, target in sorted(targets.items()):
+            try:
+                bundle = read_bundle(path, target.hashes.get("sha256"), target.custom)
+            except PeerError as error:
+                # Signed with newer tools than this server's: as on devices, not offered to anyone.
+                log.warning("models lists %s in terms unknown here: %s", path, error)
+                continue
+            # As on devices: of a bundle listed twice, what takes away wins.
+            if bundle.digest not in found or not found[bundle.digest].revoked:
+                found[bundle.digest] = bundle
+        return found
+
+    # --- drafts ---------------------------------------------------------------------------------
+
+    def draft(self, changes: tuple[Change, ...], now_ms: int) -> Draft:
+        """The draft of these changes; made again, without signatures, if the list in force has
+        moved on or half of the draft's own time has passed."""
+        with self._lock:
+            base = digest_of(self._files["models"])
+            now = online.moment(now_ms)
+            draft = self._drafts.get(draft_id(changes))
+            if draft is None or draft.base != base or draft.lapses_soon(now):
+                current: Metadata[Targets] = self._load("models")
+                version = max(current.signed.version, self._listed_version("models")) + 1
+                draft = make(changes, current, base, version, now)
+                self._drafts.put(draft)
+            return draft
+
+    def drafts(self) -> tuple[Draft, ...]:
+        """All open drafts as they were made last; `draft()` brings one up to date."""
+        with self._lock:
+            return self._drafts.all()
+
+    def close_draft(self, identifier: str) -> None:
+        """Reject a draft: its signatures are discarded."""
+        with self._lock:
+            self._drafts.remove(identifier)
+
+    def status(self, draft: Draft) -> SignatureStatus:
+        with self._lock:
+            result = self._verification(draft.metadata())
+        return SignatureStatus(
+            signed=len(result.signed),
+            needed=result.threshold,
+            by=keys.holders(result.signed.values()),
+            missing=keys.holders(result.unsigned.values()),
+        )
+
+    def add_signature(
+        self, identifier: str, version: int, keyid: str, signature: str
+    ) -> SignatureStatus:
+        """Add one approver's signature (hex); at the threshold the draft becomes `models`.
+
+        It reaches devices with the ticker's next `publish` or `restamp`. Raises `InvalidRequest`:
+        OUT-T111 if the draft is gone or another one by now, OUT-T112 for a signature that no
+        approver made.
+        """
+        with self._lock:
+            draft = self._drafts.get(identifier)
+            if draft is None or draft.base != digest_of(self._files["models"]):
+                raise InvalidRequest("OUT-T111", "the list of approved versions has changed")
+            if draft.version != version:
+                raise InvalidRequest("OUT-T111", f"it is models {draft.version}, not {version}")
+            metadata = draft.metadata()
+            metadata.signatures[keyid] = Signature(keyid, signature)
+            if keyid not in self._verification(metadata).signed:
+                raise InvalidRequest("OUT-T112", f"key {keyid[:8]!r}")
+            signed = dataclasses.replace(draft, data=create.serialise(metadata))
+            status = self.status(signed)
+            if status.complete:
+                self._write("models", signed.data)
+                self._drafts.remove(identifier)
+            else:
+                self._drafts.put(signed)
+            return status
+
+    # --- signing online: the ticker only --------------------------------------------------------
+
+    def publish(
+        self, plans: Mapping[ModelName, tuple[bytes, PlanTerms]], deny: bytes, now_ms: int
+    ) -> bool:
+        """Put these plans and this deny list in force; True if anything was signed.
+
+        Raises `Failed` (OUT-T115) rather than sign what the fleet would refuse as too old.
+        """
+        targets = {
+            plan_path(model): online.target(plan_path(model), *plan)
+            for model, plan in plans.items()
+        }
+        targets[DENY_LIST] = online.target(DENY_LIST, deny, PlanTerms())
+        with self._lock:
+            return self._sign(targets, online.moment(now_ms))
+
+    def restamp(self, now_ms: int) -> bool:
+        """Re-sign what is due, and mend what was left half done. Raises like `publish`."""
+        with self._lock:
+            if not self._has("rollouts"):
+                return False
+            return self._sign(self._load("rollouts").signed.targets, online.moment(now_ms))
+
+    def sign_document(self, document: DeviceDocument) -> bytes:
+        """A DSSE envelope as devices read it. Raises `InvalidRequest` (OUT-N211) if too large."""
+        if document.fleet != self._fleet:
+            raise InvalidRequest("OUT-N210", f"{document.device} is not of fleet {self._fleet}")
+        envelope = Envelope(codec.encode(document), PAYLOAD_TYPE, {})
+        envelope.sign(self._rollouts_signer)
+        data = json.dumps(envelope.to_dict(), sort_keys=True, separators=(",", ":")).encode()
+        if len(data) > codec.MAX_DEVICE_DOCUMENT:
+            raise InvalidRequest("OUT-N211", f"{len(data):,} bytes for {document.device}")
+        return data
+
+    def adopt_retained(self, retained: Mapping[str, bytes], now_ms: int) -> Adopted:
+        """Go on from max(store, broker): at start, before anything is signed.
+
+        `retained` maps full topics to what the broker holds of this fleet. Only what is signed by
+        trusted keys counts, so the broker's word is not taken for anything. What is newer there is
+        taken over, and a consistent set above it is signed at once unless something is missing.
+        The result says what the store has to catch up with before it publishes.
+        """
+        with self._lock:
+            versions = {role: self._version(role) for role in TUF_ROLES}
+            while (data := retained.get(self._topics.root(max(self._roots) + 1))) is not None:
+                if not self._adopt_root(data):
+                    break
+            for role in ("targets", "models", "rollouts", "snapshot", "timestamp"):
+                data = newer(
+                    role,
+                    retained.get(self._topics.tuf(role)),
+                    self._version(role),
+                    self._delegator(role),
+                )
+                if data is not None:
+                    self._write(role, data)
+            adopted = read_adopted(
+                retained,
+                self._topics,
+                before=versions,
+                after={role: self._version(role) for role in TUF_ROLES},
+                rollouts=self._load("rollouts").signed if self._has("rollouts") else None,
+                delegations=self._load("targets").signed,
+                listed={role: self._listed_version(role) for role in _LISTED},
+            )
+            if adopted.missing:
+                # Publishing what is here would replace newer metadata on the broker.
+                self._published = {}
+            elif adopted.changed:
+                self.restamp(now_ms)
+            return adopted
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _sign(self, targets: dict[str, TargetFile], now: datetime) -> bool:
+        current: Targets | None = self._load("rollouts").signed if self._has("rollouts") else None
+        signed = current is None or current.targets != targets or online.due(current, now)
+        if signed:
+            above = max(self._version("rollouts"), self._listed_version("rollouts"))
+            self._write("rollouts", online.rollouts(targets, above, now, self._rollouts_signer))
+        return self._seal(now) or signed
+
+    def _seal(self, now: datetime) -> bool:
+        """Snapshot and timestamp of what the files are, if they do not say so already."""
+        behind = [
+            f"{role} {self._listed_version(role)}"
+            for role in _LISTED
+            if self._version(role) < self._listed_version(role)
+        ]
+        if behind:
+            raise Failed("OUT-T115", f"the fleet has {', '.join(behind)}")
+        if self._consistent() and not self._stamps_due(now):
+            if not self._published:
+                self._published = dict(self._files)
+            return False
+        meta = {f"{role}.json": self._meta(role) for role in _LISTED}
+        stale = not self._has("snapshot")
+        if not stale:
+            old: Snapshot = self._load("snapshot").signed
+            stale = old.meta != meta or online.due(old, now)
+        key = self._snapshot_signer
+        if stale:
+            above = self._version("snapshot")
+            self._write("snapshot", online.snapshot(meta, above, now, key))
+        above = self._version("timestamp")
+        self._write("timestamp", online.timestamp(self._meta("snapshot"), above, now, key))
+        self._published = dict(self._files)
+        return True
+
+    def _stamps_due(self, now: datetime) -> bool:
+        return any(online.due(self._load(role).signed, now) for role in ("snapshot", "timestamp"))
+
+    def _consistent(self) -> bool:
+        """Whether timestamp names the snapshot, and snapshot every role, by their very bytes."""
+        if set(self._files) != set(TUF_ROLES):
+            return False
+        snapshot: Snapshot = self._load("snapshot").signed
+        timestamp: Timestamp = self._load("timestamp").signed
+        named = {"snapshot": timestamp.snapshot_meta}
+        named |= {role: snapshot.meta[f"{role}.json"] for role in _LISTED}
+        return all(meta == self._meta(role) for role, meta in named.items())
+
+    def _verification(self, draft: Metadata[Targets]) -> VerificationResult:
+        targets: Targets = self._load("targets").signed
+        return targets.get_verification_result("models", draft.signed_bytes, draft.signatures)
+
+    def _adopt_root(self, data: bytes) -> bool:
+        number = max(self._roots) + 1
+        try:
+            metadata = Metadata[Root].from_bytes(data)
+            for delegator in (self._root(), metadata.signed):
+                delegator.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
+        except (RepositoryError, ValueError):
+            return False
+        if metadata.signed.version != number:
+            return False
+        durable.replace(self._directory / "root" / f"{number}.json", data)
+        self._roots[number] = data
+        return True
+
+    def _check(self) -> None:
+        missing = {"targets", "models"} - set(self._files)
+        if not self._roots or missing:
+            raise TrustError("OUT-T101", f"{self._directory} is no repository")
+        wrong = [
+            role
+            for role, signer in (
+                ("rollouts", self._rollouts_signer),
+                ("snapshot", self._snapshot_signer),
+                ("timestamp", self._snapshot_signer),
+            )
+            if signer.public_key.keyid not in self._delegator(role).get_delegated_role(role).keyids
+        ]
+        if wrong:
+            raise TrustError("OUT-T101", f"the online key is not one of role {', '.join(wrong)}")
+
+    def _root(self) -> Root:
+        return Metadata[Root].from_bytes(self._roots[max(self._roots)]).signed
+
+    def _delegator(self, role: str) -> Root | Targets:
+        if role in ("models", "rollouts"):
+            delegator: Targets = self._load("targets").signed
+            return delegator
+        return self._root()
+
+    def _meta(self, role: str) -> MetaFile:
+        return MetaFile.from_data(self._version(role), self._files[role], ["sha256"])
+
+    def _has(self, role: str) -> bool:
+        return role in self._files
+
+    def _load(self, role: str) -> Metadata[Any]:
+        return Metadata.from_bytes(self._files[role])
+
+    def _version(self, role: str) -> int:
+        return self._load(role).signed.version if self._has(role) else 0
+
+    def _listed_version(self, role: str) -> int:
+        """The version that the snapshot at hand names: the fleet may know it already."""
+        if not self._has("snapshot"):
+            return 0
+        meta = self._load("snapshot").signed.meta.get(f"{role}.json")
+        return meta.version if meta is not None else 0
+
+    def _write(self, role: str, data: bytes) -> None:
+        durable.replace(self._directory / f"{role}.json", data)
+        self._files[role] = data
+
+
+def _target(path: str, data: bytes, terms: PlanTerms) -> TargetFile:
+    target = TargetFile.from_data(path, data, ["sha256"])
+    target.unrecognized_fields = {"custom": codec.to_wire(terms)}
+    return target

@@ -1,0 +1,277 @@
+"""Devices: what operators said of each, what it says of itself, and when it was heard."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from control_plane.store.members import Members
+from control_plane.store.table import Row, Slice, Table, dump, load
+from protocol.bundle import Facts
+from protocol.device import Pin, Settings
+from protocol.errors import InvalidRequest
+from protocol.identifiers import DeviceId, Digest, ModelName, split_device_id
+from protocol.reported import ReportedState
+
+FACT: Final = "fact/"
+RUNS: Final = "runs/"
+"""Prefixes of labels that the control plane writes itself."""
+
+_COLUMNS = (
+    "id, local, labels, version, since, changed, pins, allow, settings, certificate, enrolled_ms, "
+    "last_contact_ms, published, state, state_order"
+)
+_CHUNK: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """`version`, `since`, `labels`, `pins`, `allow`, `settings` make its document."""
+
+    id: DeviceId
+    local: str
+    labels: dict[str, str] = field(default_factory=dict)
+    version: int = 0
+    since: int = 0
+    changed: int = 0
+    """Fleet-wide sequence number of the last change of its document."""
+    pins: dict[ModelName, Pin] = field(default_factory=dict)
+    allow: dict[ModelName, dict[Digest, int]] = field(default_factory=dict)
+    settings: Settings = Settings()
+    certificate: str | None = None
+    enrolled_ms: int = 0
+    last_contact_ms: int | None = None
+    published: int = 0
+    """Version of the document that is out."""
+    state: ReportedState | None = None
+    state_order: int = -1
+
+    @property
+    def selectable(self) -> dict[str, str]:
+        return {**self.labels, "id": self.local}
+
+
+class Devices(Table):
+    # --- documents ------------------------------------------------------------------------------
+
+    def enrol(
+        self, id: DeviceId, labels: Mapping[str, str], certificate: str | None, now_ms: int
+    ) -> Device:
+        """Raises `InvalidRequest` OUT-A203 when there is a device of this name."""
+        with self._write():
+            number = self._next()
+            try:
+                self._do(
+                    "INSERT INTO device (id, local, labels, version, since, changed, pins, allow, "
+                    "settings, certificate, enrolled_ms) VALUES (?,?,?,?,?,?,'{}','{}','{}',?,?)",
+                    (
+                        id,
+                        split_device_id(id)[1],
+                        dump(dict(labels)),
+                        max(1, now_ms // 60_000),
+                        number,
+                        number,
+                        certificate,
+                        now_ms,
+                    ),
+                )
+            except sqlite3.IntegrityError as error:
+                raise InvalidRequest("OUT-A203", f"{split_device_id(id)[1]} is taken") from error
+            return self.need(id)
+
+    def get(self, name: str) -> Device | None:
+        """By id or by local name."""
+        row = self._one(f"SELECT {_COLUMNS} FROM device WHERE id = ? OR local = ?", (name, name))
+        return _device(row) if row else None
+
+    def need(self, name: str) -> Device:
+        """Like `get`. Raises `InvalidRequest` OUT-S110."""
+        found = self.get(name)
+        if found is None:
+            raise InvalidRequest("OUT-S110", f"no device named {name}")
+        return found
+
+    def change(self, device: Device, now_ms: int) -> Device:
+        """Store a device's document fields. Returns it with its new numbers.
+
+        Nothing different: nothing changes. Otherwise the document gets a new version,
+        max(previous + 1, Unix minutes), and new labels also a new `since`.
+        """
+        with self._write():
+            before = self.need(device.id)
+            if _document(device) == _document(before):
+                return before
+            number = self._next()
+            since = number if device.labels != before.labels else before.since
+            self._do(
+                "UPDATE device SET labels = ?, pins = ?, allow = ?, settings = ?, certificate = ?, "
+                "version = max(version + 1, ?), since = ?, changed = ? WHERE id = ?",
+                (
+                    dump(device.labels),
+                    dump(device.pins),
+                    dump(device.allow),
+                    dump(device.settings),
+                    device.certificate,
+                    now_ms // 60_000,
+                    since,
+                    number,
+                    device.id,
+                ),
+            )
+            return self.need(device.id)
+
+    def sequence(self) -> int:
+        """The fleet-wide number of the last change of any document."""
+        return self._number("SELECT value FROM sequence WHERE name = 'fleet'")
+
+    def unpublished(self, limit: int = 1000) -> tuple[Device, ...]:
+        rows = self._all(
+            f"SELECT {_COLUMNS} FROM device WHERE published < version ORDER BY id LIMIT ?", (limit,)
+        )
+        return tuple(_device(row) for row in rows)
+
+    def set_published(self, id: DeviceId, version: int) -> None:
+        self._do(
+            "UPDATE device SET published = ? WHERE id = ? AND published < ?", (version, id, version)
+        )
+
+    def unpublish_all(self) -> None:
+        """Everything goes out again: the broker, or the key, is another one."""
+        self._do("UPDATE device SET published = 0")
+
+    def raise_version(self, id: DeviceId, version: int) -> None:
+        """Go on above a version that was found retained: this store is older than it."""
+        self._do(
+            "UPDATE device SET version = ? + 1 WHERE id = ? AND version <= ?",
+            (version, id, version),
+        )
+
+    # --- what devices say -----------------------------------------------------------------------
+
+    def put_state(self, id: DeviceId, state: ReportedState, now_ms: int) -> bool:
+        """Take a reported state if its `order` is the highest so far; whether it was.
+
+        The same transaction copies its facts into labels, notes what runs, and moves the device
+        on in the rollouts that it is in. A device that is not known is ignored.
+        """
+        with self._write() as connection:
+            taken = self._do(
+                "UPDATE device SET state = ?, state_order = ? WHERE id = ? AND state_order < ?",
+                (dump(state), state.order, id, state.order),
+            )
+            if not taken:
+                return False
+            self._do("DELETE FROM running WHERE device = ?", (id,))
+            connection.executemany(
+                "INSERT INTO running (device, model, serving, current) VALUES (?, ?, ?, ?)",
+                [(id, name, each.serving, each.current) for name, each in state.models.items()],
+            )
+            device = self.need(id)
+            kept = {k: v for k, v in device.labels.items() if not k.startswith(FACT)}
+            labels = {**kept, **fact_labels(state.facts)}
+            self.change(dataclasses.replace(device, labels=labels), now_ms)
+            Members(self._connect, self._write).moved(id, state, now_ms)
+            return True
+
+    def contact(self, id: DeviceId, now_ms: int) -> None:
+        """An accepted message of any kind."""
+        self._do(
+            "UPDATE device SET last_contact_ms = ? WHERE id = ? "
+            "AND (last_contact_ms IS NULL OR last_contact_ms < ?)",
+            (now_ms, id, now_ms),
+        )
+
+    def running(self, model: ModelName) -> dict[Digest, int]:
+        """How many devices serve which bundle of a model."""
+        rows = self._all(
+            "SELECT serving, count(*) FROM running WHERE model = ? AND serving IS NOT NULL "
+            "GROUP BY serving",
+            (model,),
+        )
+        return dict(rows)
+
+    # --- lists ----------------------------------------------------------------------------------
+
+    def page(
+        self,
+        chosen: Callable[[Device], bool] | None = None,
+        after: tuple[str | int, ...] | None = None,
+        limit: int = 50,
+    ) -> Slice[Device]:
+        """By id, those that `chosen` accepts. Key: (id,)."""
+        last = str(after[0]) if after else ""
+        found: list[Device] = []
+        while len(found) <= limit:
+            rows = self._all(
+                f"SELECT {_COLUMNS} FROM device WHERE id > ? ORDER BY id LIMIT ?", (last, _CHUNK)
+            )
+            devices = [_device(row) for row in rows]
+            found.extend(each for each in devices if chosen is None or chosen(each))
+            if len(rows) < _CHUNK:
+                break
+            last = devices[-1].id
+        kept = tuple(found[:limit])
+        return Slice(kept, (kept[-1].id,) if len(found) > limit and kept else None)
+
+    def all(self, chosen: Callable[[Device], bool] | None = None) -> tuple[Device, ...]:
+        rows = self._all(f"SELECT {_COLUMNS} FROM device ORDER BY id")
+        devices = (_device(row) for row in rows)
+        return tuple(each for each in devices if chosen is None or chosen(each))
+
+    def changed_after(self, number: int) -> tuple[Device, ...]:
+        """Devices whose document changed after a sequence number, in that order."""
+        rows = self._all(
+            f"SELECT {_COLUMNS} FROM device WHERE changed > ? ORDER BY changed", (number,)
+        )
+        return tuple(_device(row) for row in rows)
+
+    def count(self, chosen: Callable[[Device], bool] | None = None) -> int:
+        if chosen is None:
+            return self._number("SELECT count(*) FROM device")
+        return len(self.all(chosen))
+
+    def _next(self) -> int:
+        self._do("UPDATE sequence SET value = value + 1 WHERE name = 'fleet'")
+        return self.sequence()
+
+
+def fact_labels(facts: Facts) -> dict[str, str]:
+    """Facts that selectors can use: `fact/arch`, `fact/ram_mb` (decimal MB), ...
+
+    Unknown facts give no label. RAM is rounded to 64 MB: kernels report a little more or less
+    from one start to the next, and each change of labels would count as a change.
+    """
+    ram_mb = round(facts.ram_bytes / 64e6) * 64
+    labels = {
+        "arch": facts.arch,
+        "onnxruntime": facts.onnxruntime,
+        "agent": facts.agent,
+        "system": facts.system,
+        "ram_mb": str(ram_mb) if facts.ram_bytes else "",
+    }
+    return {FACT + name: _clipped(value) for name, value in labels.items() if value}
+
+
+def _clipped(value: str) -> str:
+    return value.encode()[:128].decode(errors="ignore")
+
+
+def _document(device: Device) -> tuple[object, ...]:
+    return (device.labels, device.pins, device.allow, device.settings, device.certificate)
+
+
+def _device(row: Row) -> Device:
+    named = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    return Device(
+        **{
+            **named,
+            "labels": load(named["labels"], dict[str, str]),
+            "pins": load(named["pins"], dict[ModelName, Pin]),
+            "allow": load(named["allow"], dict[ModelName, dict[Digest, int]]),
+            "settings": load(named["settings"], Settings),
+            "state": load(named["state"], ReportedState) if named["state"] else None,
+        }
+    )

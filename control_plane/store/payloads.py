@@ -1,0 +1,64 @@
+"""What has been encoded for travel: per file, the ways in which a device can obtain it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control_plane.store.table import Row, Table
+from protocol.identifiers import Digest, ModelName
+from protocol.payload import HintEntry
+
+_COLUMNS = "model, file, payload, size, frames, features, decode_memory, base, path, encoded_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPayload:
+    """One encoding of `file`. `path` of the encoded bytes is relative to the home."""
+
+    model: ModelName
+    file: Digest
+    entry: HintEntry
+    path: str
+    encoded_ms: int
+
+
+class Payloads(Table):
+    def put(self, payload: EncodedPayload) -> None:
+        entry = payload.entry
+        self._do(
+            f"INSERT OR REPLACE INTO payload ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (
+                payload.model,
+                payload.file,
+                entry.payload,
+                entry.size,
+                entry.frames,
+                entry.features,
+                entry.decode_memory,
+                entry.base,
+                payload.path,
+                payload.encoded_ms,
+            ),
+        )
+
+    def of_file(self, model: ModelName, file: Digest) -> tuple[EncodedPayload, ...]:
+        """Smallest first: the order of a hint."""
+        rows = self._all(
+            f"SELECT {_COLUMNS} FROM payload WHERE model = ? AND file = ? ORDER BY size, payload",
+            (model, file),
+        )
+        return tuple(_payload(row) for row in rows)
+
+    def find(self, payload: Digest) -> EncodedPayload | None:
+        """For a device's `want`, which names a payload only."""
+        row = self._one(f"SELECT {_COLUMNS} FROM payload WHERE payload = ?", (payload,))
+        return _payload(row) if row else None
+
+    def remove(self, model: ModelName, file: Digest) -> int:
+        return self._do("DELETE FROM payload WHERE model = ? AND file = ?", (model, file))
+
+
+def _payload(row: Row) -> EncodedPayload:
+    model, file, payload, size, frames, features, memory, base, path, encoded_ms = row
+    entry = HintEntry(payload, size, frames, features, memory, base)
+    return EncodedPayload(model, file, entry, path, encoded_ms)

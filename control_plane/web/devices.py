@@ -1,0 +1,158 @@
+"""Devices: lists by selector, one in full, labels, pins, and lifting what a device holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime, ConfigDict
+
+from control_plane.store.devices import Device
+from control_plane.web.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page, after, cursor
+from control_plane.web.device_changes import allowed, pinned, relabelled, unpinned
+from control_plane.web.device_view import DeviceDetails, ShownDevice, details, shown
+from control_plane.web.idempotency import Repeatable
+from control_plane.web.lookup import bundle_of, device_of, known_model, references
+from control_plane.web.parts import Here, Parts
+from control_plane.web.preconditions import IfMatch, check, tag
+from control_plane.web.selectors import chooser
+
+router = APIRouter(tags=["devices"], route_class=Repeatable)
+
+
+@dataclass(frozen=True, slots=True)
+class Pinning:
+    """Hold a model at a version, until a moment or until it is unpinned."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    version: str
+    until: AwareDatetime | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowing:
+    """Let a device try a version again that it gave up: model "digits", version "v3"."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    model: str
+    version: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Relabelling:
+    """Labels to set; null removes one; those not named stay."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    labels: dict[str, str | None]
+
+
+@router.get("/devices", summary="Devices, by selector")
+def list_devices(
+    parts: Here,
+    selector: Annotated[str | None, Query(examples=["site = leeds and line = 3"])] = None,
+    sort: Literal["id"] = "id",
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+    cursor: str | None = None,
+) -> Page[ShownDevice]:
+    """`count` is of all that match."""
+    chosen = chooser(parts, selector)
+    found = parts.store.devices.page(chosen, after(cursor, "devices", selector, sort), limit)
+    named = references(parts)
+    return Page(
+        [shown(device, named) for device in found.items],
+        _behind(found.after, selector, sort),
+        parts.store.devices.count(chosen),
+    )
+
+
+@router.get("/devices/{device}", summary="One device in full")
+def get_device(device: str, parts: Here, response: Response) -> DeviceDetails:
+    """Its document, and the whole state that it last reported."""
+    row = device_of(parts, device)
+    tag(response, row)
+    return details(row, references(parts))
+
+
+@router.patch("/devices/{device}", summary="Change labels")
+def patch_device(
+    device: str,
+    change: Relabelling,
+    parts: Here,
+    response: Response,
+    if_match: IfMatch = None,
+) -> ShownDevice:
+    """Devices whose labels change while a rollout runs join it only when everyone does."""
+    with parts.store.write():
+        row = device_of(parts, device)
+        check(if_match, row)
+        changed = _save(parts, row, relabelled(row, change.labels), "device.relabelled")
+    return _done(parts, changed, response)
+
+
+@router.put("/devices/{device}/pins/{model}", summary="Pin a model to a version")
+def put_pin(
+    device: str,
+    model: str,
+    pin: Pinning,
+    parts: Here,
+    response: Response,
+    if_match: IfMatch = None,
+) -> ShownDevice:
+    """A pin wins over rollouts. It does not override what the device itself has denied."""
+    with parts.store.write():
+        row = device_of(parts, device)
+        check(if_match, row)
+        bundle = bundle_of(parts, f"{model}/{pin.version}", "#/version")
+        until_ms = int(pin.until.timestamp() * 1000) if pin.until else None
+        new = pinned(row, bundle, until_ms, parts.now_ms())
+        about = {"model": model, "version": bundle.version, "why": pin.why}
+        changed = _save(parts, row, new, "device.pinned", **about)
+    return _done(parts, changed, response)
+
+
+@router.delete("/devices/{device}/pins/{model}", summary="Unpin a model")
+def delete_pin(
+    device: str, model: str, parts: Here, response: Response, if_match: IfMatch = None
+) -> ShownDevice:
+    """Nothing changes if it is not pinned."""
+    with parts.store.write():
+        row = device_of(parts, device)
+        check(if_match, row)
+        known_model(parts, model)
+        changed = _save(parts, row, unpinned(row, model), "device.unpinned", model=model)
+    return _done(parts, changed, response)
+
+
+@router.post("/devices/{device}/allow", summary="Let a device try a version again")
+def allow_version(
+    device: str, allowing: Allowing, parts: Here, response: Response
+) -> ShownDevice:
+    """Lifts what the device itself holds against the version."""
+    with parts.store.write():
+        row = device_of(parts, device)
+        bundle = bundle_of(parts, f"{allowing.model}/{allowing.version}", "#/version")
+        about = {"model": bundle.model, "version": bundle.version, "why": allowing.why}
+        changed = _save(parts, row, allowed(row, bundle), "device.allowed", **about)
+    return _done(parts, changed, response)
+
+
+def _save(parts: Parts, before: Device, new: Device, event: str, **about: str) -> Device:
+    """Store a changed document and note it. Inside a transaction."""
+    changed = parts.store.devices.change(new, parts.now_ms())
+    if changed.version != before.version:
+        data = {**about, "document": changed.version}
+        parts.store.events.append(f"devices/{before.local}", event, data, parts.now_ms())
+    return changed
+
+
+def _done(parts: Parts, device: Device, response: Response) -> ShownDevice:
+    parts.wake()
+    tag(response, device)
+    return shown(device, references(parts))
+
+
+def _behind(key: tuple[str | int, ...] | None, selector: str | None, sort: str) -> str | None:
+    return cursor(key, "devices", selector, sort) if key else None

@@ -1,0 +1,374 @@
+"""The outbox: every record that the control plane does not have yet, durable and counted once.
+
+Three rules carry the guarantee. A random epoch per process start: old rows keep the epoch they
+were born in, so no number survives a restart and none can be used twice. A window number is taken
+when its first row is committed. And a row is deleted only on the control plane's word that it is
+stored safely, lowest number first.
+
+Counts come in by takes: a runner repeats one until it hears that it was committed, and the row
+that says so is in the same transaction as the counts.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from edge_agent import baseline, outgoing, quota
+from edge_agent.outbox_file import OutboxFile
+from edge_agent.outgoing import Held, RowKey
+from edge_agent.windows import ModelCounts, OpenWindow, TakenCounts, bodies_of
+from protocol.codec import encode, to_wire
+from protocol.identifiers import Digest, ModelName, digest_hex
+from protocol.reported import BufferState, Outcome, ReportedState
+from protocol.telemetry import (
+    EVENT_STREAM,
+    FINAL,
+    PRIVATE_BELOW,
+    STATE_STREAM,
+    Body,
+    EventWindow,
+    InferenceWindow,
+    Record,
+    StreamAck,
+    without_histograms,
+)
+
+_EPOCH_BITS: Final = 53
+_RUNNERS_REMEMBERED: Final = 64
+_DETAIL_BYTES: Final = 4096
+
+
+class Outbox:
+    """Used by one thread. Every method that writes returns when its change is durable.
+
+    All raise `Unavailable` OUT-D501 (full) or OUT-D502 (the storage); nothing has happened then,
+    and the call can be repeated. `rng` needs real randomness: epochs must not repeat.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        rng: random.Random | None = None,
+        limit_bytes: int = 32_000_000,
+        window_s: float = 3600.0,
+        min_window_n: int = 50,
+        checkpoint_s: float = 300.0,
+    ) -> None:
+        self._rng = rng or random.SystemRandom()
+        self._window_s = window_s
+        self._min_window_n = min_window_n
+        self._checkpoint_s = checkpoint_s
+        self._checkpointed_s: float | None = None
+        self._epoch: int | None = None
+        self._next: dict[str, int] = {}
+        self._open: dict[str, OpenWindow] = {}
+        self._reported_loss = ""
+        self._rows: int | None = None
+        self.version = 0
+        """Grows with every change of what is or may become sendable."""
+        self._file = OutboxFile(path, limit_bytes, self._start)
+
+    # --- counts ---------------------------------------------------------------------------------
+
+    def acknowledged(self, runner: str) -> int:
+        """The last take of this runner that is committed; 0 if none is."""
+        with self._file.reading() as db:
+            return _taken(db, runner)
+
+    def checkpoint_due(self, now_s: float) -> bool:
+        """Whether counts in runners are older than they should get."""
+        last = self._checkpointed_s
+        return last is None or now_s - last >= self._checkpoint_s
+
+    def commit_take(self, take: TakenCounts, now_s: float, now_ms: int) -> None:
+        """Add a take to the open windows and remember its number, in one transaction.
+
+        A take that is committed already changes nothing. Raises `ValueError` for counts that do
+        not merge with those before them: the runner's mistake.
+        """
+        with self._file.transaction() as db:
+            changed: dict[str, OpenWindow] = {}
+            if take.seq > _taken(db, take.runner):
+                self._make_room(db)
+                for counts in take.windows:
+                    self._add(db, changed, counts, now_s, now_ms)
+                db.execute(
+                    "INSERT INTO taken(runner, seq, at) VALUES(?,?,?)"
+                    " ON CONFLICT(runner) DO UPDATE SET seq=excluded.seq, at=excluded.at",
+                    (take.runner, take.seq, now_ms),
+                )
+                db.execute(
+                    "DELETE FROM taken WHERE runner<>:runner AND runner NOT IN"
+                    " (SELECT runner FROM taken ORDER BY at DESC, rowid DESC LIMIT :most)",
+                    {"runner": take.runner, "most": _RUNNERS_REMEMBERED},
+                )
+                _count(db, "answers", sum(each.inference.answers for each in take.windows))
+        self._checkpointed_s = now_s
+        for window in changed.values():
+            self._remember(window)
+        self._changed()
+
+    def close_due(self, now_s: float) -> None:
+        """Close the windows that are old enough and hold enough answers."""
+        self._close(
+            [w for w in self._open.values() if w.due(now_s, self._window_s, self._min_window_n)]
+        )
+
+    def close_unserved(self, manifests: Collection[Digest]) -> None:
+        """Close the windows of variants that no runner holds any more: after a model switch."""
+        kept = {digest_hex(manifest)[:16] for manifest in manifests}
+        self._close([w for w in self._open.values() if w.stream.split("/")[1] not in kept])
+
+    def close_all(self) -> None:
+        """Close every window: the agent stops."""
+        self._close(list(self._open.values()))
+
+    def baseline(self, model: ModelName, digest: Digest) -> InferenceWindow | None:
+        """What the bundle did in its last 48 closed windows and the open one; None if nothing."""
+        with self._file.reading() as db:
+            return baseline.total(db, model, digest)
+
+    @property
+    def answers(self) -> int:
+        """Answers ever committed to this file."""
+        with self._file.reading() as db:
+            return _total(db, "answers")
+
+    # --- states and events ----------------------------------------------------------------------
+
+    def put_state(self, state: ReportedState, now_ms: int) -> int:
+        """Record the complete state. Its `order` is assigned here, and returned."""
+        with self._file.transaction() as db:
+            self._make_room(db)
+            row = db.execute("SELECT value FROM state_order").fetchone()
+            order = max(0 if row is None else row[0] + 1, now_ms)
+            db.execute(
+                "INSERT INTO state_order VALUES(1, :order)"
+                " ON CONFLICT(one) DO UPDATE SET value=:order",
+                {"order": order},
+            )
+            number = self._insert_final(db, STATE_STREAM, replace(state, order=order), now_ms)
+        self._took(STATE_STREAM, number)
+        if self._file.lost != self._reported_loss:
+            self.put_event("OUT-D502", {"lost": self._file.lost}, now_ms)
+            self._reported_loss = self._file.lost
+        return order
+
+    def put_event(self, code: str, detail: Mapping[str, Any], now_ms: int) -> None:
+        """Record that something happened; `detail` is cut when it is too long to travel."""
+        with self._file.transaction() as db:
+            self._make_room(db)
+            number = self._insert_final(db, EVENT_STREAM, _event(code, detail, now_ms), now_ms)
+        self._took(EVENT_STREAM, number)
+
+    def put_outcome(self, outcome: Outcome, now_ms: int) -> None:
+        """Record the end of a trial once: a number up to the reported one changes nothing."""
+        with self._file.transaction() as db:
+            if outcome.number <= _reported(db, outcome.model):
+                return
+            self._make_room(db)
+            event = EventWindow({outcome.result: 1}, {outcome.result: to_wire(outcome)})
+            number = self._insert_final(db, EVENT_STREAM, event, now_ms)
+            db.execute(
+                "INSERT INTO reported(model, number) VALUES(?,?)"
+                " ON CONFLICT(model) DO UPDATE SET number=excluded.number",
+                (outcome.model, outcome.number),
+            )
+        self._took(EVENT_STREAM, number)
+
+    def reported_number(self, model: ModelName) -> int:
+        """Number of the last outcome that became a record; 0 if none did."""
+        with self._file.reading() as db:
+            return _reported(db, model)
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def sendable(
+        self, skip: Callable[[RowKey], bool], *, records: int, body_bytes: int
+    ) -> list[Record]:
+        """What may be sent now, as `outgoing.sendable`: the newest state, then the oldest rows."""
+        with self._file.reading() as db:
+            return outgoing.sendable(db, self._live(), skip, records=records, body_bytes=body_bytes)
+
+    def held(self, most: int) -> list[Held]:
+        """`(epoch, stream, lowest, highest)` of what is still here, at most `most` of them."""
+        with self._file.reading() as db:
+            return outgoing.held(db, most)
+
+    def delete_safe(self, acks: Sequence[StreamAck]) -> int:
+        """Delete what the control plane has stored safely. Returns the number of rows."""
+        if not acks:
+            return 0
+        with self._file.transaction() as db:
+            deleted = sum(outgoing.delete_safe(db, self._live(), ack) for ack in acks)
+        self._rows = None
+        return deleted
+
+    def thin(self, record: Record) -> bool:
+        """Give up one row's histograms because it does not fit a message. False if it has none."""
+        with self._file.transaction() as db:
+            where = (record.e, record.s, record.lo)
+            row = db.execute("SELECT body FROM buf WHERE epoch=? AND stream=? AND lo=?", where)
+            found = row.fetchone()
+            if found is None or record.kind not in ("inference", "drift"):
+                return False
+            thinned = quota.thin(db, *where, found[0])
+            _count(db, "thinned", int(thinned))
+        self._changed()
+        return thinned
+
+    # --- the rest -------------------------------------------------------------------------------
+
+    def state(self) -> BufferState:
+        """How full it is, for the reported state."""
+        with self._file.reading() as db:
+            if self._rows is None:
+                self._rows = int(db.execute("SELECT count(*) FROM buf").fetchone()[0])
+            return BufferState(
+                records=self._rows,
+                bytes=self._file.used_bytes(db),
+                limit_bytes=self._file.limit_bytes,
+                thinned=_total(db, "thinned"),
+            )
+
+    @property
+    def problem(self) -> tuple[str, str] | None:
+        """Code and text of what keeps the outbox from working, or of what it lost; else None."""
+        return self._file.problem or (("OUT-D502", self._file.lost) if self._file.lost else None)
+
+    def resize(self, limit_bytes: int) -> None:
+        self._file.resize(limit_bytes)
+
+    def close(self) -> None:
+        """Close the file. Windows stay open: without `close_all` they go on as partial rows."""
+        self._file.close()
+
+    def _start(self, db: sqlite3.Connection) -> None:
+        # What an earlier process (or this one, before a failure) left open is final now.
+        self._epoch = None
+        self._next = {}
+        self._open = {}
+        quota.thin_small(db, PRIVATE_BELOW)
+        self._changed()
+
+    def _live(self) -> int:
+        return outgoing.NO_EPOCH if self._epoch is None else self._epoch
+
+    def _drawn(self) -> int:
+        if self._epoch is None:
+            # A failed transaction may leave it unused, which harms nobody.
+            self._epoch = self._rng.getrandbits(_EPOCH_BITS)
+        return self._epoch
+
+    def _add(
+        self,
+        db: sqlite3.Connection,
+        changed: dict[str, OpenWindow],
+        counts: ModelCounts,
+        now_s: float,
+        now_ms: int,
+    ) -> None:
+        for stream, body in bodies_of(counts):
+            before = changed.get(stream) or self._open.get(stream)
+            if before is None:
+                window = OpenWindow(stream, self._next.get(stream, 0), now_s, now_ms, now_ms, body)
+                if isinstance(body, InferenceWindow):
+                    slot = baseline.next_slot(db, counts.model, counts.digest)
+                    window = replace(window, slot=slot)
+            else:
+                window = before.plus(body, now_ms)
+            self._put(db, window, window.part, window.body)
+            if window.slot is not None and isinstance(window.body, InferenceWindow):
+                baseline.keep(db, counts.model, counts.digest, window.slot, now_ms, window.body)
+            changed[stream] = window
+
+    def _put(self, db: sqlite3.Connection, window: OpenWindow, part: int, body: Body) -> None:
+        db.execute(
+            "INSERT INTO buf VALUES(?,?,?,?,?,?,?,?,?) ON CONFLICT(epoch, stream, lo) DO UPDATE"
+            " SET part=excluded.part, t1=excluded.t1, n=excluded.n, body=excluded.body",
+            (
+                self._drawn(),
+                window.stream,
+                window.number,
+                window.number,
+                part,
+                window.t0_ms,
+                window.t1_ms,
+                window.n,
+                encode(body),
+            ),
+        )
+
+    def _close(self, windows: Sequence[OpenWindow]) -> None:
+        if not windows:
+            return
+        with self._file.transaction() as db:
+            if any(self._open.get(window.stream) is not window for window in windows):
+                # The file was opened anew just now: these rows are of an epoch that is over.
+                return
+            for window in windows:
+                private = window.n < PRIVATE_BELOW
+                body = without_histograms(window.body) if private else window.body
+                self._put(db, window, FINAL, body)
+        for window in windows:
+            del self._open[window.stream]
+        self._changed()
+
+    def _insert_final(self, db: sqlite3.Connection, stream: str, body: Body, now_ms: int) -> int:
+        number = self._next.get(stream, 0)
+        row = (self._drawn(), stream, number, number, FINAL, now_ms, now_ms, 1, encode(body))
+        db.execute("INSERT INTO buf VALUES(?,?,?,?,?,?,?,?,?)", row)
+        return number
+
+    def _make_room(self, db: sqlite3.Connection) -> None:
+        thinned = quota.make_room(db, self._file.used_bytes, self._file.limit_bytes, self._live())
+        if thinned:
+            _count(db, "thinned", thinned)
+
+    def _remember(self, window: OpenWindow) -> None:
+        self._open[window.stream] = window
+        self._next[window.stream] = window.number + 1
+
+    def _took(self, stream: str, number: int) -> None:
+        self._next[stream] = number + 1
+        self._changed()
+
+    def _changed(self) -> None:
+        self._rows = None
+        self.version += 1
+
+
+def _event(code: str, detail: Mapping[str, Any], now_ms: int) -> EventWindow:
+    whole = {"at_ms": now_ms, **detail}
+    if len(encode(whole)) > _DETAIL_BYTES:
+        whole = {"at_ms": now_ms, "cut": encode(whole)[:_DETAIL_BYTES].decode(errors="replace")}
+    return EventWindow({code: 1}, {code: whole})
+
+
+def _taken(db: sqlite3.Connection, runner: str) -> int:
+    row = db.execute("SELECT seq FROM taken WHERE runner=?", (runner,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _reported(db: sqlite3.Connection, model: ModelName) -> int:
+    row = db.execute("SELECT number FROM reported WHERE model=?", (model,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _total(db: sqlite3.Connection, name: str) -> int:
+    row = db.execute("SELECT value FROM total WHERE name=?", (name,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _count(db: sqlite3.Connection, name: str, more: int) -> None:
+    db.execute(
+        "INSERT INTO total(name, value) VALUES(?,?)"
+        " ON CONFLICT(name) DO UPDATE SET value=value+excluded.value",
+        (name, more),
+    )

@@ -1,0 +1,66 @@
+"""What the update machine asks of the rest of the agent: three protocols and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from edge_agent.runner.views import Death, Load, RunnerView
+from protocol.identifiers import Digest, ModelName
+from protocol.reported import Outcome, Progress
+from protocol.telemetry import InferenceWindow
+
+
+class Runners(Protocol):
+    """The processes that hold models. Those that ended vanish from `views`."""
+
+    def views(self) -> tuple[RunnerView, ...]: ...
+
+    def deaths(self) -> tuple[Death, ...]:
+        """Each death once."""
+
+    def start(self, loads: tuple[Load, ...]) -> RunnerView:
+        """A new standby. Raises `RunnerFailed` D302 (cannot load), D311 (died), D313 (too slow)."""
+
+    def probe(self, runner: str, model: ModelName) -> None:
+        """Golden vectors. Raises `RunnerFailed` D301 (they differ), D311, D313."""
+
+    def promote(self, runner: str) -> None: ...
+
+    def drain(self, runner: str) -> None: ...
+
+    def kill(self, runner: str) -> None: ...
+
+    def peek(self, runner: str) -> Mapping[ModelName, InferenceWindow]:
+        """Counts since load."""
+
+
+class FetchState(Protocol):
+    @property
+    def model(self) -> ModelName | None: ...
+    @property
+    def digest(self) -> Digest | None: ...
+    @property
+    def progress(self) -> Progress | None: ...
+    @property
+    def problem(self) -> tuple[str, str] | None: ...
+    @property
+    def done(self) -> bool: ...
+
+
+class Fetcher(Protocol):
+    """Brings one bundle at a time into `bundles/.<digest>/`."""
+
+    def ensure(self, model: ModelName, digest: Digest) -> None: ...
+
+    def forget(self) -> None: ...
+
+    def status(self) -> FetchState: ...
+
+
+class Outbox(Protocol):
+    def reported_number(self, model: ModelName) -> int: ...
+
+    def put_outcome(self, outcome: Outcome, now_ms: int) -> None: ...
+
+    def baseline(self, model: ModelName, digest: Digest) -> InferenceWindow | None: ...

@@ -1,0 +1,168 @@
+"""What one model should run, as far as signed documents and this device's memory decide it.
+
+`decide()` puts together `protocol.plan.resolve`, local denials, expiry and the thrash guard, so
+that reconciliation sees one of three values and need not know where they came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from edge_agent import denials
+from edge_agent.journal import Journal
+from protocol.bundle import Approvals
+from protocol.device import DeviceDocument
+from protocol.identifiers import Digest, ModelName
+from protocol.plan import Candidate, Local, Plan, Resolution, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """Why a trial may not begin now. Fetching and staging go on, and so does a running trial."""
+
+    reason: str
+    """Problem code."""
+    detail: str = ""
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Head for this bundle."""
+
+    candidate: Candidate
+    allow: int = 0
+    """The document's number for it, noted with a denial."""
+    hindrance: Hindrance | None = None
+    counts: bool = True
+    """Whether the thrash guard counts its trial."""
+    stable: Digest | None = None
+    """What the rule returns to, if it is another bundle."""
+
+    @property
+    def digest(self) -> Digest:
+        return self.candidate.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Nothing is assigned, or nothing that is may run here: keep what runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Serve nothing: only somebody with root on the device asks for this."""
+
+
+Desired: TypeAlias = Run | Hold | Nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """What was verified, and how recently. Ages are in trusted time."""
+
+    plan: Plan | None
+    document: DeviceDocument | None
+    approvals: Approvals
+    denied: frozenset[Digest] = frozenset()
+    models_expired: bool = False
+    plan_age_s: float | None = None
+    """Seconds since the plan was last confirmed by a fresh timestamp; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    desired: Desired
+    resolution: Resolution
+
+
+def decide(
+    model: ModelName,
+    trusted: Trusted,
+    local: Local,
+    journal: Journal,
+    *,
+    agent: str,
+    guarded: bool = True,
+    stopped: bool = False,
+) -> Decision:
+    """What to head for now. `local.denied` is filled in here; `stopped`: root wants no service.
+
+    `guarded`: whether the thrash guard holds (it does not under the dev policy).
+    """
+
+    def reading(denied: frozenset[Digest]) -> Resolution:
+        told = replace(local, denied=denied)
+        return resolve(
+            trusted.plan, trusted.document, trusted.approvals, trusted.denied, told, model
+        )
+
+    # Twice, because what lifts a denial is the attempt of the very candidate that it denies.
+    attempts: dict[Digest, int] = {}
+    for candidate in reading(frozenset()).candidates:
+        attempts[candidate.digest] = max(attempts.get(candidate.digest, 0), candidate.attempt)
+    allow = allowances(trusted.document, model)
+    resolution = reading(denials.standing(journal, attempts, allow, agent))
+    if stopped:
+        return Decision(Nothing(), resolution)
+    choice = resolution.choice
+    if choice is None:
+        return Decision(Hold(), resolution)
+    counts = not _uncounted(choice, trusted.plan, journal)
+    run = Run(
+        choice,
+        allow.get(choice.digest, 0),
+        hindrance(choice, trusted, journal, local.now_ms, guarded=guarded and counts),
+        counts,
+        stable_of(choice, trusted.plan),
+    )
+    return Decision(run, resolution)
+
+
+def allowances(document: DeviceDocument | None, model: ModelName) -> Mapping[Digest, int]:
+    return document.allow.get(model, {}) if document is not None else {}
+
+
+def hindrance(
+    candidate: Candidate, trusted: Trusted, journal: Journal, now_ms: int, *, guarded: bool
+) -> Hindrance | None:
+    """What forbids to activate a candidate now: expired trust, a stale plan, the guard.
+
+    Going back to a bundle that the journal's slots name needs neither freshness.
+    """
+    if candidate.digest not in journal.slots:
+        if trusted.models_expired:
+            return Hindrance("OUT-T121", "approvals have expired")
+        from_plan = candidate.origin in ("rollout", "stable", "ended")
+        age = trusted.plan_age_s
+        if from_plan and (age is None or age > candidate.plan_max_age_s):
+            said = "never" if age is None else f"{age / 3600:.0f} h ago"
+            return Hindrance("OUT-T122", f"the plan was last confirmed {said}")
+    if guarded:
+        until = denials.guarded_until(journal, candidate.digest, now_ms)
+        if until is not None:
+            return Hindrance(denials.GUARDED, "", until)
+    return None
+
+
+def stable_of(candidate: Candidate, plan: Plan | None) -> Digest | None:
+    """The bundle that the candidate's rule returns to, if there is one and it is another."""
+    if plan is None or candidate.rule is None or candidate.rule >= len(plan.rules):
+        return None
+    stable = plan.rules[candidate.rule].stable
+    return stable if stable != candidate.digest else None
+
+
+def _uncounted(candidate: Candidate, plan: Plan | None, journal: Journal) -> bool:
+    """A technician's order and an abort's return are never held back by the guard."""
+    if candidate.origin in ("technician", "ended"):
+        return True
+    ended = plan.ended if plan is not None else None
+    return (
+        ended is not None
+        and ended.end == "aborted"
+        and ended.candidate in (journal.current, journal.tried)
+        and candidate.digest in journal.slots
+    )

@@ -1,0 +1,194 @@
+"""One payload on its way here: all frame lists first, then frames in a small window.
+
+Says which topics should be subscribed now, and judges what arrives on them; it subscribes nothing
+itself. Every length and digest is checked before anything is written.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Final
+
+from edge_agent.partial import Partial
+from protocol.errors import PeerError
+from protocol.identifiers import ModelName
+from protocol.payload import (
+    DIGESTS_PER_LIST,
+    HintEntry,
+    check_lists,
+    frame_digest,
+    frame_length,
+    list_count,
+)
+from protocol.reported import Progress
+from protocol.telemetry import MAX_RANGES, Range
+from protocol.topics import Topics
+
+WINDOW_FIRST: Final = 4
+WINDOW_MOST: Final = 8
+PATIENCE: Final = 8
+"""Messages that are refused before another payload is tried."""
+HOLD_FIRST_S: Final = 1.0
+HOLD_MOST_S: Final = 300.0
+
+
+class Gone(Exception):
+    """The control plane has cleared this payload."""
+
+
+class Download:
+    def __init__(
+        self,
+        topics: Topics,
+        model: ModelName,
+        entry: HintEntry,
+        partial: Partial,
+        rng: random.Random,
+    ) -> None:
+        self.entry = entry
+        self.partial = partial
+        self.refused = 0
+        """Bad messages of this payload, frames and lists together."""
+        self._topics = topics
+        self._model = model
+        self._rng = rng
+        self._window = WINDOW_FIRST
+        self._grown = 0
+        self._lists: dict[int, bytes] = {}
+        self._digests: tuple[bytes, ...] = ()
+        self._have = bytearray()
+        self._left = entry.frames
+        self._ahead: deque[int] = deque()
+        self._asked: dict[str, int] = {}
+        self._held: dict[int, float] = {}
+        self._holds: dict[int, int] = {}
+
+    # --- what is known ------------------------------------------------------------------------
+
+    @property
+    def complete(self) -> bool:
+        return self._left == 0
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.entry.frames - self._left, self.entry.frames)
+
+    @property
+    def tried_enough(self) -> bool:
+        return self.refused >= PATIENCE
+
+    def missing(self) -> tuple[Range, ...]:
+        """Frames that are not here, as ranges; at most as many as a `want` carries."""
+        if not self._digests:
+            return ((0, self.entry.frames - 1),)
+        ranges: list[Range] = []
+        for number, here in enumerate(self._have):
+            if here:
+                continue
+            if ranges and ranges[-1][1] == number - 1:
+                ranges[-1] = (ranges[-1][0], number)
+            elif len(ranges) == MAX_RANGES:
+                break
+            else:
+                ranges.append((number, number))
+        return tuple(ranges)
+
+    def wanted(self, now: float) -> tuple[str, ...]:
+        """Topics that an answer is expected on, now."""
+        for number in [n for n, until in self._held.items() if until <= now]:
+            del self._held[number]
+            self._ahead.appendleft(number)
+        if not self._digests:
+            lists = [n for n in self._all_lists() if n not in self._lists and n not in self._held]
+            return self._ask({self._list_topic(n): n for n in lists[:WINDOW_FIRST]})
+        asked = dict(self._asked)
+        while self._ahead and len(asked) < self._window:
+            number = self._ahead.popleft()
+            asked[self._topics.frame(self._model, self.entry.payload, number)] = number
+        return self._ask(asked)
+
+    # --- what happens -------------------------------------------------------------------------
+
+    def resume(self, digests: tuple[bytes, ...], have: bytearray) -> None:
+        """Go on with checked lists, and with what already lies on disk."""
+        self._digests = digests
+        self._have = have
+        self._left = have.count(0)
+        self._ahead = deque(number for number, here in enumerate(have) if not here)
+        self._asked.clear()
+        self._held.clear()
+        self._holds.clear()
+
+    def slower(self) -> None:
+        """Nothing came for a while."""
+        self._window = max(1, self._window // 2)
+        self._grown = 0
+
+    def receive(self, topic: str, data: bytes, now: float) -> bool:
+        """Take an answer; whether it brought anything new.
+
+        Raises `PeerError` (OUT-F102, OUT-F111) for one that is wrong, to be asked for again after
+        a pause that grows; `Gone`; `OSError`.
+        """
+        number = self._asked.get(topic)
+        if number is None:
+            return False
+        if not data:
+            raise Gone
+        if self._digests:
+            self._receive_frame(topic, number, data, now)
+        else:
+            self._receive_list(number, data, now)
+        return True
+
+    def _receive_frame(self, topic: str, number: int, frame: bytes, now: float) -> None:
+        expected = frame_length(self.entry.size, number)
+        if len(frame) != expected or frame_digest(frame) != self._digests[number]:
+            del self._asked[topic]
+            self._hold(number, now)
+            raise PeerError("OUT-F102", f"frame {number} of {self.entry.payload}")
+        self.partial.write(number, frame)
+        del self._asked[topic]
+        self._have[number] = 1
+        self._left -= 1
+        self._grown += 1
+        if self._grown >= self._window < WINDOW_MOST:
+            self._window, self._grown = self._window + 1, 0
+
+    def _receive_list(self, number: int, data: bytes, now: float) -> None:
+        digests = min(DIGESTS_PER_LIST, self.entry.frames - number * DIGESTS_PER_LIST)
+        if len(data) != 32 * digests:
+            self._hold(number, now)
+            raise PeerError("OUT-F111", f"list {number} of {self.entry.payload} has another length")
+        self._lists[number] = data
+        if len(self._lists) < list_count(self.entry.frames):
+            return
+        lists = [self._lists[n] for n in self._all_lists()]
+        try:
+            checked = check_lists(self.entry, lists)
+        except PeerError:
+            # Nobody can say which one it is.
+            for each in self._all_lists():
+                self._hold(each, now)
+            self.refused -= len(lists) - 1
+            self._lists.clear()
+            raise
+        self.partial.keep_lists(checked)
+        self.resume(checked, bytearray(len(checked)))
+
+    def _hold(self, number: int, now: float) -> None:
+        self.refused += 1
+        self._holds[number] = times = self._holds.get(number, 0) + 1
+        longest = min(HOLD_MOST_S, HOLD_FIRST_S * 2**times)
+        self._held[number] = now + longest * self._rng.uniform(0.2, 1)
+
+    def _ask(self, topics: dict[str, int]) -> tuple[str, ...]:
+        self._asked = topics
+        return tuple(topics)
+
+    def _all_lists(self) -> range:
+        return range(list_count(self.entry.frames))
+
+    def _list_topic(self, number: int) -> str:
+        return self._topics.frame_list(self._model, self.entry.payload, number)

@@ -1,0 +1,466 @@
+"""Brings a bundle's files here by subscribing to what is retained.
+
+index -> manifest -> per member: an equal file of another bundle, else hint -> payload -> file.
+Level-triggered: after every event the topics that should be subscribed are worked out anew and
+compared with those that are; a message that never comes, comes twice or is wrong only delays.
+Hashing and decoding happen on a worker thread, all decisions on the caller's. Retries always
+wait first, longer each time, and jittered; only the signed digest ever accepts a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial as bind
+from pathlib import Path
+from typing import Final, Protocol
+
+from edge_agent.decode import MAX_MEMORY, decode
+from edge_agent.download import Download, Gone
+from edge_agent.partial import PREFIX, Partial
+from edge_agent.patience import Patience
+from edge_agent.siblings import link_equals, still_missing
+from edge_agent.worker import Worker
+from protocol import codec
+from protocol.bundle import (
+    Approvals,
+    Facts,
+    Index,
+    Member,
+    VariantReference,
+    decode_index,
+    decode_manifest,
+)
+from protocol.errors import Failed, OutriderError, PeerError, TrustError, Unavailable
+from protocol.identifiers import DeviceId, Digest, ModelName, digest_of, short
+from protocol.payload import Hint, HintEntry
+from protocol.reported import Progress
+from protocol.telemetry import Want
+from protocol.topics import Topics
+
+UNSUBSCRIBE_TOGETHER: Final = 4
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class LinkLike(Protocol):
+    @property
+    def connected(self) -> bool: ...
+    def subscribe(self, topics: Sequence[str], qos: int = 0) -> None: ...
+    def unsubscribe(self, topics: Sequence[str]) -> None: ...
+    def publish(self, topic: str, data: bytes, *, qos: int = 1, retain: bool = False) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FetchStatus:
+    model: ModelName | None = None
+    digest: Digest | None = None
+    progress: Progress | None = None
+    """Frames of the file that is coming now."""
+    problem: tuple[str, str] | None = None
+    """Problem code and detail of what holds it up; None while it moves."""
+    done: bool = False
+
+
+@dataclass(slots=True)
+class _Job:
+    """One bundle on its way into `directory`."""
+
+    model: ModelName
+    digest: Digest
+    directory: Path
+    started: bool = False
+    done: bool = False
+    index: Index | None = None
+    variant: VariantReference | None = None
+    surveyed: bool = False
+    missing: tuple[Member, ...] = ()
+    # Of the first missing member:
+    entries: tuple[HintEntry, ...] | None = None
+    hint: bytes = b""
+    download: Download | None = None
+    bad: set[Digest] = field(default_factory=set)
+    """Payloads that did not decode to the signed file: never tried again."""
+    gone: set[Digest] = field(default_factory=set)
+
+
+class Fetcher:
+    """Called from one thread only. `on_wake` is called on another, when `tick` has work."""
+
+    def __init__(
+        self,
+        link: LinkLike,
+        topics: Topics,
+        device: DeviceId,
+        bundles: Path,
+        facts: Facts,
+        approvals: Callable[[], Approvals],
+        rng: random.Random,
+        *,
+        frame_timeout_s: float = 30.0,
+        want_interval_s: float = 600.0,
+        on_wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._link = link
+        self._topics = topics
+        self._device = device
+        self._bundles = bundles
+        self._facts = facts
+        self._approvals = approvals
+        self._rng = rng
+        self._mine = tuple(topics.prefix + kind for kind in ("manifests/", "payloads/", "frames/"))
+        self._worker = Worker(on_wake)
+        self._patience = Patience(
+            rng, frame_timeout_s=frame_timeout_s, want_interval_s=want_interval_s
+        )
+        self._job: _Job | None = None
+        self._awaited: dict[str, bool] = {}
+        """What is subscribed, and whether its answer is still to come."""
+
+    # --- what the supervisor calls ------------------------------------------------------------
+
+    def ensure(self, model: ModelName, digest: Digest) -> None:
+        """This bundle is wanted, into `<bundles>/.<digest>`; any other one no longer is."""
+        job = self._job
+        same = job is not None and (job.model, job.digest) == (model, digest)
+        if job is not None and same and (not job.done or job.directory.exists()):
+            return
+        self.forget()
+        self._job = _Job(model, digest, self._bundles / f".{digest}")
+
+    def forget(self) -> None:
+        """Nothing is wanted. What lies on disk stays, for next time."""
+        self._job = None
+        self._worker.forget()
+        self._patience.start()
+        self._sync(all_of_them=True)
+
+    def on_message(self, topic: str, data: bytes) -> bool:
+        """Whether the topic is one of ours; then the message is dealt with."""
+        if not topic.startswith(self._mine):
+            return False
+        job = self._job
+        if job is None or topic not in self._awaited:
+            return True
+        awaited, self._awaited[topic] = self._awaited[topic], False
+        with _Reporting(self):
+            if job.missing and topic == self._hint_topic(job):
+                self._take_hint(job, data)
+            elif awaited and not self._worker.busy:
+                self._take(job, topic, data)
+        self._sync()
+        return True
+
+    def tick(self, now: float) -> None:
+        """Look after what only time brings. `now` in monotonic seconds."""
+        self._patience.now = now
+        with _Reporting(self):
+            self._finish_work()
+            if (job := self._job) is not None and not job.done and not self._patience.paused:
+                if not job.started:
+                    self._start(job)
+                if self._patience.silent(self._link.connected and not self._worker.busy):
+                    self._silence(job)
+        self._sync(all_of_them=True)
+
+    def status(self) -> FetchStatus:
+        job = self._job
+        if job is None:
+            return FetchStatus()
+        progress = job.download.progress if job.download is not None else None
+        return FetchStatus(job.model, job.digest, progress, self._patience.problem, job.done)
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Refused messages and hold-ups by problem code, since the agent started."""
+        return self._patience.counters
+
+    def close(self) -> None:
+        """Stop, after work that has begun."""
+        self.forget()
+        self._worker.close()
+
+    # --- index and manifest -------------------------------------------------------------------
+
+    def _start(self, job: _Job) -> None:
+        approved = self._approvals().get(job.digest)
+        if approved is None or approved.model != job.model:
+            raise TrustError("OUT-T104", f"{job.model} {short(job.digest)}")
+        if approved.revoked:
+            raise TrustError("OUT-T105", f"{job.model}/{approved.version}")
+        job.directory.mkdir(parents=True, exist_ok=True)
+        job.started = True
+        self._take_index(job, _content(job.directory / "index.json"), quietly=True)
+
+    def _take(self, job: _Job, topic: str, data: bytes) -> None:
+        """An answer that was waited for: a document of the bundle, or a part of a payload."""
+        if job.index is None:
+            self._take_index(job, data)
+        elif not job.surveyed:
+            self._take_manifest(job, data)
+        elif job.download is not None:
+            self._take_frame(job, job.download, topic, data)
+
+    def _take_index(self, job: _Job, data: bytes, *, quietly: bool = False) -> None:
+        if len(data) > codec.MAX_INDEX or digest_of(data) != job.digest:
+            if quietly:
+                return
+            raise _refused_document(data, "index", job.digest)
+        index = decode_index(data)
+        if index.model != job.model:
+            raise PeerError("OUT-B120", f"an index of {index.model}, not of {job.model}")
+        chosen = index.choose(self._facts)
+        if chosen is None:
+            raise Failed("OUT-D302", "no variant of it fits this device")
+        _write(job.directory / "index.json", data)
+        job.index, job.variant = index, chosen
+        self._patience.moved()
+        self._take_manifest(job, _content(job.directory / "manifest.json"), quietly=True)
+
+    def _take_manifest(self, job: _Job, data: bytes, *, quietly: bool = False) -> None:
+        chosen = job.variant
+        if chosen is None or len(data) != chosen.size or digest_of(data) != chosen.digest:
+            if quietly or chosen is None:
+                return
+            raise _refused_document(data, "manifest", chosen.digest)
+        members = decode_manifest(data).members
+        _write(job.directory / "manifest.json", data)
+        job.surveyed = True
+        self._patience.moved()
+        self._worker.begin(
+            bind(still_missing, self._bundles, job.directory, members),
+            bind(self._surveyed, job),
+        )
+
+    # --- members --------------------------------------------------------------------------------
+
+    def _surveyed(self, job: _Job, missing: tuple[Member, ...]) -> None:
+        job.missing = missing
+        self._next_member(job)
+
+    def _next_member(self, job: _Job) -> None:
+        job.entries, job.hint, job.download = None, b"", None
+        job.gone.clear()
+        self._patience.moved()
+        if job.missing:
+            return
+        for left_over in job.directory.glob(f"{PREFIX}*"):
+            left_over.unlink()
+        job.done = True
+
+    def _take_hint(self, job: _Job, data: bytes) -> None:
+        if data == job.hint and job.entries is not None:
+            return
+        if not data:
+            job.entries = None
+            raise Unavailable("OUT-F101", f"{job.missing[0].path} of {job.model} is withdrawn")
+        try:
+            entries = codec.decode(data, Hint, limit=codec.MAX_HINT).entries
+        except PeerError as error:
+            raise PeerError("OUT-F103", error.why) from error
+        member = job.missing[0]
+        usable = (e for e in entries if e.usable(member.size) and e.base is None)
+        job.entries = tuple(e for e in usable if e.decode_memory <= MAX_MEMORY)
+        job.hint = data
+        job.gone.clear()
+        self._patience.go_on()
+        if job.download is None and not self._worker.busy:
+            self._next_entry(job)
+
+    def _next_entry(self, job: _Job) -> None:
+        """The next payload in the hint's order, after the last one the first again."""
+        entries = job.entries or ()
+        left = [e for e in entries if e.payload not in job.bad | job.gone]
+        before = job.download.entry if job.download is not None else None
+        job.download = None
+        if not left:
+            job.entries, job.hint = None, b""
+            raise Unavailable("OUT-F101", f"no payload for {job.missing[0].path} can be used")
+        place = entries.index(before) + 1 if before in entries else 0
+        entry = next((e for e in entries[place:] if e in left), left[0])
+        if before is not None and entries.index(entry) < place:
+            self._patience.pause()
+        on_disk = Partial(job.directory, entry)
+        job.download = download = Download(self._topics, job.model, entry, on_disk, self._rng)
+        self._worker.begin(bind(_resume, on_disk), bind(self._resumed, job, download))
+
+    def _resumed(
+        self, job: _Job, download: Download, found: tuple[tuple[bytes, ...], bytearray] | None
+    ) -> None:
+        if found is not None:
+            download.resume(*found)
+            if download.complete:
+                self._decode(job, download)
+
+    def _take_frame(self, job: _Job, download: Download, topic: str, data: bytes) -> None:
+        try:
+            new = download.receive(topic, data, self._patience.now)
+        except Gone:
+            job.gone.add(download.entry.payload)
+            self._patience.count("OUT-F101", f"payload {short(download.entry.payload)} was cleared")
+            self._next_entry(job)
+            return
+        except PeerError as error:
+            self._patience.count(error.code, error.why)
+            self._want(download)
+            if download.tried_enough:
+                self._next_entry(job)
+            return
+        if new:
+            self._patience.moved()
+        if download.complete:
+            self._decode(job, download)
+
+    def _decode(self, job: _Job, download: Download) -> None:
+        member = job.missing[0]
+        self._worker.begin(
+            bind(_decode_member, download.partial, job.directory / member.path, member),
+            bind(self._decoded, job, download),
+        )
+
+    def _decoded(self, job: _Job, download: Download, error: OutriderError | None) -> None:
+        if error is not None:
+            self._patience.count(error.code, error.why)
+            job.bad.add(download.entry.payload)
+            download.partial.discard()
+            self._next_entry(job)
+            return
+        member, *others = job.missing
+        job.missing = link_equals(job.directory, member, others)
+        self._next_member(job)
+
+    # --- what goes wrong ----------------------------------------------------------------------
+
+    def _silence(self, job: _Job) -> None:
+        """Nothing useful came for a while: ask again, and look elsewhere."""
+        download = job.download
+        self._ask_again()
+        if download is None:
+            what = "hint" if job.surveyed else "manifest" if job.index else "index"
+            raise Unavailable("OUT-F101", f"no {what} of {job.model} {short(job.digest)} came")
+        self._patience.count("OUT-F101", f"frames of {job.missing[0].path} do not come")
+        download.slower()
+        self._want(download)
+        others = {e.payload for e in job.entries or ()} - job.bad - job.gone
+        if others - {download.entry.payload}:
+            self._next_entry(job)
+
+    def _want(self, download: Download) -> None:
+        """Have the control plane look after a payload, for everybody; not often."""
+        if self._patience.may_want():
+            want = codec.encode_up(Want(1, download.entry.payload, download.missing()))
+            if self._link.publish(self._topics.up(self._device, "want"), want):
+                self._patience.asked()
+
+    def _ask_again(self) -> None:
+        self._awaited = dict.fromkeys(self._awaited, False)
+
+    def refuse(self, error: OutriderError | OSError) -> None:
+        """Note what went wrong, and wait before anything is tried again."""
+        if isinstance(error, OutriderError):
+            self._patience.count(error.code, error.why)
+        elif error.errno in _FULL:
+            self._patience.count("OUT-D201", "what is here is kept")
+        else:
+            self._patience.count("OUT-D316", error.strerror or str(error))
+        self._ask_again()
+        self._patience.pause()
+
+    def _finish_work(self) -> None:
+        try:
+            self._worker.finish()
+        except OSError:
+            # For want of disk, usually: take the bundle up again from what lies there.
+            if (job := self._job) is not None:
+                self._job = _Job(job.model, job.digest, job.directory, bad=job.bad)
+            raise
+
+    # --- subscriptions --------------------------------------------------------------------------
+
+    def _wanted(self, job: _Job) -> tuple[str, ...]:
+        """Topics that an answer is expected on."""
+        if not job.started or job.done or self._worker.busy or self._patience.paused:
+            return ()
+        if job.index is None:
+            return (self._topics.manifest(job.model, job.digest),)
+        if not job.surveyed and job.variant is not None:
+            return (self._topics.manifest(job.model, job.variant.digest),)
+        if not job.missing:
+            return ()
+        if job.download is None:
+            return (self._hint_topic(job),)
+        return job.download.wanted(self._patience.now)
+
+    def _hint_topic(self, job: _Job) -> str:
+        return self._topics.hint(job.model, job.missing[0].digest)
+
+    def _sync(self, *, all_of_them: bool = False) -> None:
+        """Make what is subscribed what should be. Unsubscribing can wait for company."""
+        job = self._job
+        wanted = self._wanted(job) if job is not None else ()
+        kept = set(wanted)
+        if job is not None and job.missing:
+            # A new hint is of use at any time.
+            kept.add(self._hint_topic(job))
+        excess = [topic for topic in self._awaited if topic not in kept]
+        if excess and (all_of_them or len(excess) >= UNSUBSCRIBE_TOGETHER):
+            for topic in excess:
+                del self._awaited[topic]
+            self._link.unsubscribe(excess)
+        new = [topic for topic in wanted if not self._awaited.get(topic)]
+        if new:
+            self._awaited.update(dict.fromkeys(new, True))
+            self._link.subscribe(new)
+
+
+class _Reporting:
+    """What goes wrong inside is reported and paused for, never raised into the supervisor."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> bool:
+        if isinstance(error, OutriderError | OSError):
+            self._fetcher.refuse(error)
+            return True
+        return False
+
+
+def _refused_document(data: bytes, what: str, digest: Digest) -> OutriderError:
+    if not data:
+        return Unavailable("OUT-F101", f"{what} {short(digest)} was cleared")
+    return TrustError("OUT-T107", f"{what} {short(digest)}")
+
+
+def _resume(partial: Partial) -> tuple[tuple[bytes, ...], bytearray] | None:
+    digests = partial.load_lists()
+    return None if digests is None else (digests, partial.present(digests))
+
+
+def _decode_member(partial: Partial, target: Path, member: Member) -> OutriderError | None:
+    """None, or why the payload is not the member. Raises `OSError`."""
+    try:
+        decode(partial.path, target, member.digest, member.size)
+    except (PeerError, TrustError) as error:
+        return error
+    partial.discard()
+    return None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _write(path: Path, data: bytes) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(data)
+    beside.replace(path)

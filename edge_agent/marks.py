@@ -1,0 +1,92 @@
+"""High-water marks: the highest versions ever trusted, kept apart from what they protect.
+
+TUF derives rollback protection from cached files, so a power cut that empties the cache would
+remove it. Marks are one small fsynced file of our own. A mark belongs to the keys that signed:
+root holders who replace the keys of a role may begin its versions anew, nobody else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from edge_agent import durable
+from protocol import codec
+from protocol.errors import PeerError
+from protocol.identifiers import Count, Digest
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The highest version under one key set; for documents also which bytes had it."""
+
+    keys: str
+    version: Count
+    digest: Digest | None = None
+
+    def allows(self, other: Mark) -> bool:
+        """Whether `other` may follow: other keys, a higher version, or the very same."""
+        if other.keys != self.keys or other.version > self.version:
+            return True
+        same = self.digest is None or other.digest == self.digest
+        return other.version == self.version and same
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    root: Count = 0
+    roles: dict[str, Mark] = field(default_factory=dict)
+    plans: dict[str, Mark] = field(default_factory=dict)
+    deny: Mark | None = None
+    document: Mark | None = None
+
+
+def key_set(keyids: Iterable[str], threshold: int) -> str:
+    """A name for who may sign a role."""
+    text = f"{threshold} of " + " ".join(sorted(set(keyids)))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class MarksFile:
+    """The marks and their file. `intact` is False if the file was there and could not be read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.intact = True
+        self.marks = self._read()
+
+    def write(self, marks: Marks) -> None:
+        """Durable on return. Raises `OSError`."""
+        if marks != self.marks or not self.intact:
+            durable.replace(self._path, codec.encode(marks))
+            self.marks = marks
+            self.intact = True
+
+    def put_plan(self, model: str, mark: Mark) -> None:
+        self.write(dataclasses.replace(self.marks, plans={**self.marks.plans, model: mark}))
+
+    def put_deny(self, mark: Mark) -> None:
+        self.write(dataclasses.replace(self.marks, deny=mark))
+
+    def put_document(self, mark: Mark) -> None:
+        self.write(dataclasses.replace(self.marks, document=mark))
+
+    def _read(self) -> Marks:
+        try:
+            return codec.decode(self._path.read_bytes(), Marks, limit=MAX_BYTES)
+        except FileNotFoundError:
+            return Marks()
+        except (OSError, PeerError) as error:
+            # Goes on with what the accepted metadata itself says; doctor tells.
+            log.warning("high-water marks cannot be read: %s", error)
+            self.intact = False
+            return Marks()

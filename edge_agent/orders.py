@@ -1,0 +1,243 @@
+"""What this device has been told, verified: its document, the plans that concern it, the deny list.
+
+Bytes come in from the link in any order, any number of times, from anybody. They stay in a small
+waiting room until trusted metadata says what they must be; then they are verified, kept on disk
+and put in force. What is in force never gets worse: a document that is refused leaves the last
+verified one where it is, and the refusal is reported.
+
+It decides which topics to ask for next (`wanted`), but never talks to the link itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from edge_agent import durable
+from edge_agent.clock import Clock
+from edge_agent.trust import Trust
+from protocol.codec import MAX_DENY_LIST, MAX_DEVICE_DOCUMENT, MAX_PLAN
+from protocol.device import DeviceDocument
+from protocol.errors import OutriderError, PeerError, TrustError, Unavailable
+from protocol.identifiers import DeviceId, Digest, ModelName, digest_of
+from protocol.plan import DenyList, Plan
+from protocol.reported import Refused
+from protocol.selector import matches
+from protocol.topics import Topics, shard_of
+
+log = logging.getLogger(__name__)
+
+_AGAIN_S: Final = 5.0
+"""Upper bound of the full-jitter delay before an inconsistent set of metadata is fetched again."""
+_MAX_WAITING: Final = 64
+
+
+class Orders:
+    """Verified orders of one device. All calls come from the supervisor's thread."""
+
+    def __init__(
+        self,
+        trust: Trust,
+        clock: Clock,
+        topics: Topics,
+        device: DeviceId,
+        directory: Path,
+        random: Callable[[], float],
+    ) -> None:
+        self._trust = trust
+        self._clock = clock
+        self._topics = topics
+        self._device = device
+        self._directory = directory
+        self._random = random
+        self._waiting: dict[str, bytes] = {}
+        """Newest bytes per topic that are not verified yet."""
+        self._offered = False
+        self._again_s: float | None = None
+        self._plan_digests: dict[ModelName, Digest] = {}
+        self._deny_digest: Digest | None = None
+        self.document: DeviceDocument | None = None
+        self.plans: dict[ModelName, Plan] = {}
+        self.deny: DenyList | None = None
+        self.refused: dict[str, Refused] = {}
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def load(self) -> None:
+        """Put back in force what an earlier process verified, with or without a link."""
+        for path in sorted(self._directory.glob("plan-*.json")):
+            self._try(path.stem, partial(self._recall_plan, path))
+        if (path := self._directory / "deny.json").exists():
+            self._try("deny list", partial(self._recall_deny, path))
+        if (path := self._directory / "document.dsse").exists():
+            self._try("document", partial(self._recall_document, path))
+
+    def _recall_plan(self, path: Path) -> bool:
+        model, data = path.stem.removeprefix("plan-"), path.read_bytes()
+        self.plans[model] = self._trust.recall_plan(model, data)
+        self._plan_digests[model] = digest_of(data)
+        return True
+
+    def _recall_deny(self, path: Path) -> bool:
+        data = path.read_bytes()
+        self.deny = self._trust.recall_deny(data)
+        self._deny_digest = digest_of(data)
+        return True
+
+    def _recall_document(self, path: Path) -> bool:
+        self.document = self._trust.recall_document(path.read_bytes())
+        return True
+
+    @property
+    def standing(self) -> tuple[str, ...]:
+        """Topics that a device always listens to."""
+        return (
+            *self._trust.standing,
+            self._topics.deny,
+            self._topics.document(self._device),
+            self._topics.ack(self._device),
+            self._topics.ingest(shard_of(self._device)),
+        )
+
+    def again(self, now_s: float) -> bool:
+        """Whether what is wanted should be asked for once more: something may have been lost."""
+        if self._again_s is None or now_s < self._again_s:
+            return False
+        self._again_s = None
+        return True
+
+    def wanted(self, held: Collection[ModelName]) -> frozenset[str]:
+        """Topics to fetch now: metadata that is behind, plans that concern us and changed."""
+        topics = set(self._trust.wanted())
+        for model, target in self._trust.plans.items():
+            if self._plan_digests.get(model) != target.digest and self._concerns(model, held):
+                topics.add(self._topics.plan(model))
+        return frozenset(topics)
+
+    def on_message(self, topic: str, data: bytes) -> bool:
+        """Take in what the link brought. True if the topic is one of ours."""
+        if topic.startswith(f"{self._topics.prefix}tuf/"):
+            self._try("metadata", partial(self._offer, topic, data))
+            return True
+        limit = self._limit(topic)
+        if limit is None:
+            return False
+        if not data:
+            self._waiting.pop(topic, None)
+        elif len(data) > limit:
+            self._refuse(self._what(topic), PeerError("OUT-N211", f"{len(data):,} bytes"))
+        elif topic in self._waiting or len(self._waiting) < _MAX_WAITING:
+            self._waiting[topic] = data
+        return True
+
+    def _offer(self, topic: str, data: bytes) -> bool:
+        self._offered = self._trust.offer(topic, data) or self._offered
+        return False
+
+    def settle(self, held: Collection[ModelName], now_s: float) -> bool:
+        """Verify what has arrived. True if anything in force changed."""
+        changed = False
+        if self._offered:
+            self._offered = False
+            changed = self._try("metadata", partial(self._refresh, now_s))
+        return self._verify_waiting(held) or changed
+
+    def _refresh(self, now_s: float) -> bool:
+        try:
+            changed = self._trust.refresh()
+        except Unavailable:
+            # Roles arrive one by one; the set is only looked at again when more has come, and
+            # fetched again after a while in case something was lost.
+            self._again_s = now_s + self._random() * _AGAIN_S
+            return False
+        self._again_s = None
+        return changed
+
+    def _verify_waiting(self, held: Collection[ModelName]) -> bool:
+        changed = False
+        topic = self._topics.document(self._device)
+        if topic in self._waiting:
+            changed |= self._try("document", partial(self._take_document, topic))
+        if self._topics.deny in self._waiting:
+            changed |= self._try("deny list", self._take_deny)
+        for model in list(self._trust.plans):
+            if self._topics.plan(model) in self._waiting and self._concerns(model, held):
+                changed |= self._try(f"plan-{model}", partial(self._take_plan, model))
+        return changed
+
+    def _take_document(self, topic: str) -> bool:
+        if not self._trust.known:
+            return False
+        envelope = self._waiting.pop(topic)
+        document = self._trust.verify_document(envelope, self._device)
+        if document == self.document:
+            return False
+        durable.replace(self._directory / "document.dsse", envelope)
+        self.document = document
+        return True
+
+    def _take_deny(self) -> bool:
+        target = self._trust.deny_target
+        data = self._waiting[self._topics.deny]
+        if target is None or digest_of(data) != target.digest:
+            return False  # metadata and list travel separately: one of them is still on its way
+        self._waiting.pop(self._topics.deny)
+        if self._deny_digest == target.digest:
+            return False
+        self.deny = self._trust.verify_deny(data)
+        self._deny_digest = target.digest
+        durable.replace(self._directory / "deny.json", data)
+        return True
+
+    def _take_plan(self, model: ModelName) -> bool:
+        target = self._trust.plans[model]
+        topic = self._topics.plan(model)
+        data = self._waiting[topic]
+        if digest_of(data) != target.digest:
+            return False
+        self._waiting.pop(topic)
+        if self._plan_digests.get(model) == target.digest:
+            return False
+        # Also noted when it is refused: the same bytes will not become acceptable by asking again.
+        self._plan_digests[model] = target.digest
+        self.plans[model] = self._trust.verify_plan(model, data)
+        durable.replace(self._directory / f"plan-{model}.json", data)
+        return True
+
+    def _concerns(self, model: ModelName, held: Collection[ModelName]) -> bool:
+        if model in held:
+            return True
+        if self.document is None:
+            return False
+        return matches(self._trust.plans[model].terms.selector, self.document.selectable)
+
+    def _limit(self, topic: str) -> int | None:
+        if topic == self._topics.deny:
+            return MAX_DENY_LIST
+        if topic == self._topics.document(self._device):
+            return MAX_DEVICE_DOCUMENT
+        if topic.startswith(f"{self._topics.prefix}plans/"):
+            return MAX_PLAN
+        return None
+
+    def _what(self, topic: str) -> str:
+        return topic.removeprefix(self._topics.prefix).split("/")[0]
+
+    def _try(self, what: str, step: Callable[[], bool]) -> bool:
+        """Run one verification. What it refuses is kept for the report; what it lacks is not."""
+        try:
+            changed = step()
+        except (TrustError, PeerError) as error:
+            self._refuse(what, error)
+            return False
+        except Unavailable:
+            return False
+        if changed:
+            self.refused.pop(what, None)
+        return changed
+
+    def _refuse(self, what: str, error: OutriderError) -> None:
+        log.warning("%s refused: %s", what, error)
+        self.refused[what] = Refused(what, error.code, error.why[:200])

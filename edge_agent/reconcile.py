@@ -1,0 +1,384 @@
+"""The update machine: what is wanted and what was found, to the one next step.
+
+No I/O, no clock. Rows are tried in order and the first that matches wins; every step carries its
+row. Invariants that hold after every step, wherever power or a process is lost:
+
+- the journal's `current` is proven: only Commit, Rollback and Rescue change it;
+- what serves first is the base: a verified slot that nothing speaks against;
+- a bundle in a process was verified and, unless committed here before, is approved;
+- nothing that a generation of the journal names is deleted, except `previous`, for room, while
+  `current` serves;
+- without a base, what serves goes on serving, unless approvers said `stop`.
+
+| # | found | step |
+|---|---|---|
+| 0 | just started; a revocation not yet noted | Sync; Remember |
+| 1 | nothing is wanted | Stop, Kill, Report, Wait |
+| 2 | what serves must stop | Drain it, Activate(base), or Stop |
+| 3 | current corrupt, revoked, denied or crash-looping; previous usable | Rollback |
+| 4 | journal lost, a bundle usable | Rescue |
+| 5 | nothing serves, base exists | Activate(base) |
+| 6 | what serves is neither base nor wanted | Reject, then Activate(base), then Drain |
+| 7 | trial failed: crashes or health | Reject |
+| 8 | trial or base: another runner still serves | Drain |
+| 9 | trial: its window is full | Commit |
+| 10 | trial: a tenth of the window has passed; else | Mark; Wait after rows 11 to 13 |
+| 11 | a standby that is not wanted | Kill |
+| 12 | base has run well, its counters are not 0 | Mark |
+| 13 | an outcome is not in the outbox | Report |
+| 14 | wanted in standby | Activate(wanted) |
+| 15 | loaded three times without a mark | Reject(interrupted) |
+| 16 | complete, but wrong bytes | Collect |
+| 17 | verified | Probe |
+| 18 | partial with all its bytes | Stage |
+| 19 | garbage | Collect |
+| 20 | no room | DropPrevious, or Reject(disk full) |
+| 21 | wanted is not here | Fetch |
+| 22 | else | Wait |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from edge_agent import denials
+from edge_agent.denials import (
+    CORRUPT,
+    CRASHES,
+    DISK_FULL,
+    INTERRUPTED,
+    NO_MODEL,
+    REVOKED,
+    SUPERSEDED,
+)
+from edge_agent.desired import Desired, Nothing, Run
+from edge_agent.journal import MARKS
+from edge_agent.observed import Observed, Serving, Trial
+from edge_agent.steps import (
+    Activate,
+    Collect,
+    Commit,
+    Drain,
+    DropPrevious,
+    Fetch,
+    Kill,
+    Mark,
+    Probe,
+    Reject,
+    Remember,
+    Report,
+    Rescue,
+    Rollback,
+    Stage,
+    Step,
+    Stop,
+    Sync,
+    Wait,
+)
+from protocol.identifiers import Digest
+
+MAX_LOADS: Final = 3
+"""Times a bundle may enter a process without running well in between."""
+
+CRASH_LOOP: Final = 3
+"""Runner deaths after which a committed bundle gives way to the one before it."""
+
+
+def reconcile(desired: Desired, observed: Observed, now_ms: int) -> Step:
+    """The next step for one model; `now_ms` is trusted time."""
+    if not observed.synced:
+        return Sync()
+    if observed.unnoted:
+        return Remember(observed.unnoted)
+    if isinstance(desired, Nothing):
+        return _stopped(observed)
+    run = desired if isinstance(desired, Run) else None
+    want = run if run is not None and blocked_until(run, observed, now_ms) is None else None
+    return (
+        _safe(want, observed, now_ms)
+        or _on_trial(want, observed)
+        or _settled(want, observed)
+        or _ahead(want, observed)
+        or _rest(run, want, observed, now_ms)
+    )
+
+
+# --- what the rows are about ------------------------------------------------------------------
+
+
+def base(observed: Observed) -> Digest | None:
+    """What serves whenever nothing better may: current, else previous.
+
+    A slot must verify and must not be revoked with `stop`. One that is revoked, denied or
+    crash-looping counts only if there is no other, and not if its signed policy says `refuse`.
+    """
+    usable = [bundle for bundle in observed.journal.slots if _may_serve(bundle, observed)]
+    good = [bundle for bundle in usable if against(bundle, observed) is None]
+    return next(iter((*good, *usable)), None)
+
+
+def against(bundle: Digest, observed: Observed) -> tuple[str, str] | None:
+    """What speaks against a committed bundle: problem code and detail."""
+    if bundle not in observed.verified:
+        return CORRUPT, ""
+    if bundle in observed.revoked:
+        return REVOKED, f"approvers said {observed.revoked[bundle]}"
+    if bundle in observed.denied:
+        return REVOKED, "on the fleet's deny list"
+    note = observed.journal.note(bundle)
+    if note.reason is not None and note.definite:
+        return note.reason, note.detail
+    if note.crashes >= CRASH_LOOP:
+        return CRASHES, observed.crash_detail
+    serves = any(runner.digest == bundle for runner in observed.serving)
+    if note.loads >= MAX_LOADS and not serves:
+        return INTERRUPTED, f"entered a process {note.loads} times without running well"
+    return None
+
+
+def blocked_until(run: Run, observed: Observed, now_ms: int) -> int | None:
+    """Until when this device will not head for a bundle; None: it may. A denial has no end (-1)."""
+    bundle = run.digest
+    if bundle in observed.revoked or bundle in observed.denied:
+        return -1
+    note = observed.journal.note(bundle)
+    if note.reason is None or denials.lifted(
+        note, attempt=run.candidate.attempt, allow=run.allow, agent=observed.agent
+    ):
+        return None
+    if note.definite:
+        return -1
+    until = note.until_ms or 0
+    return until if until > now_ms else None
+
+
+def _may_serve(bundle: Digest, observed: Observed) -> bool:
+    return bundle in observed.verified and not _must_stop(bundle, observed)
+
+
+def _must_stop(bundle: Digest, observed: Observed) -> bool:
+    if observed.revoked.get(bundle) == "stop":
+        return True
+    held_against = bundle in observed.revoked or bundle in observed.denied
+    return held_against and bundle in observed.refusing
+
+
+def _in_trial(want: Run | None, observed: Observed) -> Trial | None:
+    trial = observed.trial
+    return trial if want is not None and trial is not None and trial.digest == want.digest else None
+
+
+# --- rows 1 to 6: something must serve, and the right thing -------------------------------------
+
+
+def _stopped(observed: Observed) -> Step:
+    if any(runner.digest is not None for runner in observed.serving):
+        return Stop(row=1)
+    for runner in observed.standby:
+        if runner.digest is not None or not runner.fit:
+            return Kill(runner.runner, row=1)
+    return Report(row=1) if observed.unreported else Wait(row=1, reason=NO_MODEL)
+
+
+def _safe(want: Run | None, observed: Observed, now_ms: int) -> Step | None:
+    journal, home = observed.journal, base(observed)
+    serves = {runner.digest for runner in observed.serving} - {None}
+    for runner in observed.serving:
+        if runner.digest is not None and _must_stop(runner.digest, observed):
+            return _leave(runner, home, row=2) or Stop(row=2)
+    if journal.current is not None and home is not None and home != journal.current:
+        reason, detail = against(journal.current, observed) or (CORRUPT, "")
+        return Rollback(journal.current, reason, detail, row=3)
+    if observed.lost and (found := _rescuable(want, observed)) is not None:
+        return Rescue(found, row=4)
+    held = observed.start_after_ms is not None and observed.start_after_ms > now_ms
+    if not serves and home is not None and not held:
+        return Activate(home, row=5)
+    trial = _in_trial(want, observed)
+    accepted = {home, trial.digest if trial is not None else None}
+    for runner in observed.serving:
+        if runner.digest is not None and runner.digest not in accepted:
+            step = _give_up(runner.digest, observed)
+            step = step or _leave(runner, trial.digest if trial and not home else home, row=6)
+            if step is not None:
+                return step
+    return None
+
+
+def _give_up(bundle: Digest, observed: Observed) -> Step | None:
+    """Journal that a trial ended although it did not fail."""
+    if bundle in observed.journal.slots or not observed.journal.note(bundle).trying:
+        return None
+    if bundle in observed.revoked or bundle in observed.denied:
+        return Reject(bundle, REVOKED, "revoked or denied while on probation", row=6)
+    return Reject(bundle, SUPERSEDED, "", row=6)
+
+
+def _leave(runner: Serving, home: Digest | None, *, row: int) -> Step | None:
+    """From a runner to the base: start it where it is missing, then drain; None without a base."""
+    if home is None:
+        return None
+    return Drain(runner.runner, row) if runner.covered else Activate(home, row)
+
+
+def _rescuable(want: Run | None, observed: Observed) -> Digest | None:
+    """An approved bundle to begin again with; the one headed for may be unproven, so it is last."""
+    usable = (observed.verified & observed.approved) - observed.unfit_for_rescue - observed.denied
+    serving = {runner.digest for runner in observed.serving}
+    ordered = sorted(
+        usable, key=lambda d: (want is not None and d == want.digest, d not in serving, d)
+    )
+    return next(iter(ordered), None)
+
+
+# --- rows 7 to 10: a trial ----------------------------------------------------------------------
+
+
+def _on_trial(want: Run | None, observed: Observed) -> Step | None:
+    if want is None:
+        return _surplus(observed)
+    note = observed.journal.note(want.digest)
+    # Only while it tries: otherwise a lifted denial would hold the crashes that earned it.
+    trying = want.digest != observed.journal.current and note.trying
+    if trying and note.crashes >= observed.crash_limit:
+        return Reject(want.digest, CRASHES, observed.crash_detail, row=7)
+    trial = _in_trial(want, observed)
+    if trial is None:
+        return _surplus(observed)
+    if trial.verdict.failed is not None:
+        return Reject(trial.digest, denials.HEALTH, trial.verdict.failed, row=7)
+    for runner in observed.serving:
+        if runner.runner != trial.runner and runner.covered:
+            return Drain(runner.runner, row=8)
+    running_s = note.marks * trial.terms.mark_s + trial.running_s
+    if note.marks >= MARKS:
+        if trial.requests >= trial.terms.min_requests:
+            return Commit(trial.digest, unexercised=False, row=9)
+        if running_s >= trial.terms.max_duration_s:
+            return Commit(trial.digest, unexercised=True, row=9)
+    if trial.running_s >= trial.terms.mark_s:
+        return Mark(trial.digest, row=10)
+    return None
+
+
+def _surplus(observed: Observed) -> Step | None:
+    for runner in observed.serving:
+        if runner.twin or (runner.digest is None and runner.covered and _serves(observed)):
+            return Drain(runner.runner, row=8)
+    return None
+
+
+def _serves(observed: Observed) -> bool:
+    return any(runner.digest is not None for runner in observed.serving)
+
+
+# --- rows 11 to 13: tidiness --------------------------------------------------------------------
+
+
+def _settled(want: Run | None, observed: Observed) -> Step | None:
+    wanted = want.digest if want is not None and want.hindrance is None else None
+    trial = _in_trial(want, observed)
+    for runner in observed.standby:
+        if not runner.fit or (runner.digest is not None and runner.digest != wanted):
+            return Kill(runner.runner, row=11)
+    current = observed.journal.current
+    if current is not None and observed.base_settled:
+        note = observed.journal.note(current)
+        if note.loads or note.crashes:
+            return Mark(current, row=12)
+    if observed.unreported:
+        return Report(row=13)
+    return Wait(row=10) if trial is not None else None
+
+
+# --- rows 14 to 21: on the way to what is wanted -------------------------------------------------
+
+
+def _ahead(want: Run | None, observed: Observed) -> Step | None:
+    if want is None:
+        return _garbage(observed)
+    bundle, current = want.digest, observed.journal.current
+    note = observed.journal.note(bundle)
+    if bundle != current:
+        if any(runner.digest == bundle for runner in observed.standby):
+            return Activate(bundle, row=14)
+        if note.loads >= MAX_LOADS and note.trying:
+            detail = f"entered a process {note.loads} times without running well"
+            return Reject(bundle, INTERRUPTED, detail, row=15)
+        if bundle in observed.complete and bundle not in observed.verified:
+            return Collect(bundle, row=16)
+        free = want.hindrance is None and observed.lease and not _settling(observed)
+        if bundle in observed.verified and free:
+            return Probe(bundle, row=17)
+    missing = bundle not in observed.verified
+    if missing and bundle in observed.ready:
+        return Stage(bundle, row=18)
+    if (step := _garbage(observed)) is not None:
+        return step
+    if not missing:
+        return None
+    if observed.short_of_room or (observed.needed_bytes or 0) > observed.free_bytes:
+        return _make_room(bundle, observed)
+    return Fetch(bundle, row=21)
+
+
+def _settling(observed: Observed) -> bool:
+    """Whether the base serves, but not yet long enough to be cleared of its counters.
+
+    A candidate that takes the machine down must not do it again before the base has run well:
+    the base would be counted as the one that never does.
+    """
+    current = observed.journal.current
+    serving = {runner.digest for runner in observed.serving}
+    return current in serving and current is not None and bool(observed.journal.note(current).loads)
+
+
+def _garbage(observed: Observed) -> Step | None:
+    return Collect(observed.garbage[0], row=19) if observed.garbage else None
+
+
+def _make_room(bundle: Digest, observed: Observed) -> Step:
+    """Drop previous if current serves, verifies and nothing speaks against it; else give up."""
+    current, previous = observed.journal.current, observed.journal.previous
+    serving = {runner.digest for runner in observed.serving}
+    if (
+        previous is not None
+        and current is not None
+        and previous in observed.complete
+        and previous != bundle
+        and current in serving
+        and against(current, observed) is None
+    ):
+        return DropPrevious(previous, row=20)
+    needed = observed.needed_bytes
+    detail = f"needs {needed:,} bytes, {observed.free_bytes:,} are free" if needed else ""
+    return Reject(bundle, DISK_FULL, detail, row=20)
+
+
+# --- row 22 -------------------------------------------------------------------------------------
+
+
+def _rest(run: Run | None, want: Run | None, observed: Observed, now_ms: int) -> Step:
+    """Wait, and say what for."""
+    starts = observed.start_after_ms if not _serves(observed) else None
+    if run is None or run.digest == observed.journal.current:
+        reason = None if _serves(observed) else NO_MODEL
+        return Wait(row=22, until_ms=starts, reason=reason)
+    if want is None:
+        until = blocked_until(run, observed, now_ms)
+        note = observed.journal.note(run.digest)
+        if until is None or until < 0:
+            return Wait(row=22, until_ms=starts, reason=note.reason or REVOKED, detail=note.detail)
+        return Wait(22, _earliest((until, starts)), note.reason, note.detail)
+    if want.hindrance is not None:
+        held = want.hindrance
+        return Wait(22, _earliest((held.until_ms, starts)), held.reason, held.detail)
+    why = (
+        "the model before is settling" if _settling(observed) else "another model is being changed"
+    )
+    return Wait(22, starts, None, why)
+
+
+def _earliest(times: Iterable[int | None]) -> int | None:
+    return min((at for at in times if at is not None), default=None)

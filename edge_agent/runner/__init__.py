@@ -1,0 +1,1 @@
+"""The other process: models, onnxruntime and the local HTTP interface."""

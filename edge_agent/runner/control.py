@@ -1,0 +1,169 @@
+"""What supervisor and runner say to each other: length-prefixed JSON over a Unix socket.
+
+One request, one answer; the listening socket travels beside an answer as SCM_RIGHTS. Both ends
+are the same software of the same user: a message that cannot be read is a fault, not an attack,
+but lengths are bounded all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from edge_agent.runner.views import Load, ModelWindows, Role
+from protocol.codec import decode, encode
+from protocol.errors import InvalidRequest, PeerError
+from protocol.identifiers import Count, Digest
+from protocol.telemetry import InferenceWindow
+
+MAX_MESSAGE: Final = 32 * 1024 * 1024
+MAX_SOCKET_PATH: Final = 107
+
+_LENGTH = struct.Struct("<I")
+_PEER = struct.Struct("3i")
+_BLOCK: Final = 64 * 1024
+
+Command = Literal["hello", "load", "probe", "promote", "drain", "getfd", "peek", "take"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEntry:
+    """A `Load` as it travels."""
+
+    model: str
+    digest: Digest
+    manifest: Digest
+    path: str
+
+    @classmethod
+    def of(cls, load: Load) -> LoadEntry:
+        return cls(load.model, load.digest, load.manifest, str(load.path))
+
+    def load(self) -> Load:
+        return Load(self.model, self.digest, self.manifest, Path(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    do: Command
+    model: str = ""
+    ack: Count = 0
+    loads: tuple[LoadEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    code: str
+    why: str
+    model: str | None = None
+    digest: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Only the fields that belong to the request are set."""
+
+    refusal: Refusal | None = None
+    id: str = ""
+    role: Role = "standby"
+    loads: tuple[LoadEntry, ...] = ()
+    peek: tuple[tuple[str, InferenceWindow], ...] = ()
+    seq: Count = 0
+    windows: tuple[ModelWindows, ...] = ()
+    final: bool = False
+
+
+def send(line: socket.socket, message: Request | Reply, descriptor: int | None = None) -> None:
+    """Raises `OSError`, also when the other end does not read for the socket's timeout."""
+    body = encode(message)
+    data = _LENGTH.pack(len(body)) + body
+    if descriptor is None:
+        line.sendall(data)
+        return
+    sent = socket.send_fds(line, [data], [descriptor])
+    line.sendall(data[sent:])
+
+
+def receive_request(line: socket.socket) -> Request | None:
+    """None once the other end has closed. Raises `OSError`, `PeerError`."""
+    body, descriptors = _receive(line)
+    _close(descriptors)
+    return None if body is None else decode(body, Request, limit=MAX_MESSAGE)
+
+
+def receive_reply(line: socket.socket) -> tuple[Reply, int | None]:
+    """The answer and the descriptor that came with it, which is then the caller's to close.
+
+    Raises `EOFError` where the other end closed instead, `OSError`, `PeerError`.
+    """
+    body, descriptors = _receive(line)
+    if body is None:
+        _close(descriptors)
+        raise EOFError("the runner has gone")
+    try:
+        reply = decode(body, Reply, limit=MAX_MESSAGE)
+    except PeerError:
+        _close(descriptors)
+        raise
+    _close(descriptors[1:])
+    return reply, descriptors[0] if descriptors else None
+
+
+def peer(line: socket.socket) -> tuple[int, int]:
+    """(process id, user id) of whoever called `listen` or `connect` at the other end."""
+    raw = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid, uid, _ = _PEER.unpack(raw)
+    return pid, uid
+
+
+def socket_path(run: Path, runner: str) -> Path:
+    """Raises `InvalidRequest` where the system's limit for socket paths is exceeded."""
+    path = run / f"r-{runner}.sock"
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise InvalidRequest(
+            "OUT-S120",
+            f"the run folder {run} is too long: {path.name} in it must have at most "
+            f"{MAX_SOCKET_PATH} bytes with its path",
+            do="choose a run folder with a shorter path, for instance below /run",
+        )
+    return path
+
+
+def blame_path(run: Path, runner: str) -> Path:
+    return run / f"blame-{runner}"
+
+
+def _receive(line: socket.socket) -> tuple[bytes | None, list[int]]:
+    data = bytearray()
+    descriptors: list[int] = []
+    length: int | None = None
+    try:
+        while length is None or len(data) < length:
+            missing = (_LENGTH.size if length is None else length) - len(data)
+            # Descriptors arrive with CLOEXEC, or a runner started later would inherit them.
+            block, received, _, _ = socket.recv_fds(
+                line, min(missing, _BLOCK), 1, socket.MSG_CMSG_CLOEXEC
+            )
+            descriptors += received
+            if not block:
+                return None, descriptors
+            data += block
+            if length is None and len(data) == _LENGTH.size:
+                (length,) = _LENGTH.unpack(data)
+                if length > MAX_MESSAGE:
+                    raise PeerError("OUT-N211", f"a control message of {length:,} bytes")
+                data.clear()
+    except BaseException:
+        _close(descriptors)
+        raise
+    return bytes(data), descriptors
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,0 +1,175 @@
+"""Every answer is counted once and handed over once, whoever dies in between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from edge_agent.runner.views import ModelWindows
+from edge_agent.watch.fold import (
+    Array,
+    FeatureFold,
+    Rows,
+    answer_rows,
+    class_counts,
+    confidence_counts,
+    counts_classes,
+    feature_rows,
+    has_confidence,
+)
+from edge_agent.watch.ring import Ring
+from protocol.bundle import Contract, Profile
+from protocol.histogram import CONFIDENCE_BINS, LATENCY_SLOTS, latency_slot
+from protocol.identifiers import Digest
+from protocol.telemetry import DriftWindow, InferenceWindow, merge_bodies
+
+T = TypeVar("T")
+
+
+class Ledger(Generic[T]):
+    """Gives what `collect` returns again and again until its number is acknowledged.
+
+    Numbers start at 1. What was collected and not acknowledged is never mixed with what came
+    later, so that a supervisor that committed it and then died can tell that it did.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._pending: T | None = None
+
+    @property
+    def number(self) -> int:
+        """The number given last, 0 if none was."""
+        return self._number
+
+    def take(self, ack: int, collect: Callable[[], T | None]) -> tuple[int, T | None]:
+        """`(number, content)`; without content there is nothing new and nothing to acknowledge.
+
+        An `ack` below the pending number repeats it. Raises `ValueError` for a number that was
+        never given.
+        """
+        if ack > self._number:
+            raise ValueError(f"take {ack} was never given, the last one is {self._number}")
+        if ack == self._number:
+            self._pending = None
+        if self._pending is None:
+            self._pending = collect()
+            if self._pending is not None:
+                self._number += 1
+        return self._number, self._pending
+
+
+class Tally:
+    """Counts of one loaded model. Answering and collecting may happen in different threads."""
+
+    def __init__(
+        self,
+        model: str,
+        digest: Digest,
+        manifest: Digest,
+        profile_digest: Digest,
+        contract: Contract,
+        profile: Profile,
+    ) -> None:
+        self._model = model
+        self._digest = digest
+        self._contract = contract
+        self._nothing = InferenceWindow(manifest, profile_digest)
+        self._no_drift = DriftWindow(manifest, profile_digest)
+        self._before = self._nothing
+        self._lock = threading.Lock()
+        self._features = FeatureFold(profile.features) if profile.features else None
+        self._inputs = Ring(len(profile.features), self._fold_inputs) if self._features else None
+        self._answers = Ring(2, self._fold_answers)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._requests = self._rows = self._errors = self._refused = self._nonfinite = 0
+        self._latency = [0] * LATENCY_SLOTS
+        self._confidence = np.zeros(CONFIDENCE_BINS, np.int64)
+        self._classes = np.zeros(len(self._contract.classes), np.int64)
+        self._columns = np.zeros(self._features.size if self._features else 0, np.int64)
+
+    def answered(
+        self, first_input: Array, outputs: dict[str, Array], rows: int, seconds: float
+    ) -> None:
+        """Raises `ValueError` for outputs that cannot be counted, and has then counted nothing."""
+        columns = feature_rows(first_input, rows) if self._inputs else None
+        answers = answer_rows(self._contract, outputs, rows)
+        nonfinite = any(
+            output.dtype.kind == "f" and not np.isfinite(output).all()
+            for output in outputs.values()
+        )
+        with self._lock:
+            self._requests += 1
+            self._rows += rows
+            self._latency[latency_slot(seconds)] += 1
+            self._nonfinite += nonfinite
+            if self._inputs and columns is not None:
+                self._inputs.push(columns)
+            self._answers.push(answers)
+
+    def failed(self) -> None:
+        with self._lock:
+            self._errors += 1
+
+    def refused(self) -> None:
+        with self._lock:
+            self._refused += 1
+
+    def peek(self) -> InferenceWindow:
+        """Everything since the model was loaded."""
+        with self._lock:
+            return _sum(self._before, self._open())
+
+    def collect(self) -> ModelWindows | None:
+        """What was counted since the last `collect`; None if that is nothing."""
+        with self._lock:
+            inference = self._open()
+            if inference == self._nothing:
+                return None
+            drift = replace(
+                self._no_drift,
+                rows=inference.rows,
+                counts=self._features.split(self._columns) if self._features else (),
+            )
+            self._before = _sum(self._before, inference)
+            self._reset()
+            return ModelWindows(self._model, self._digest, inference, drift)
+
+    def _open(self) -> InferenceWindow:
+        if not (self._requests or self._errors or self._refused):
+            return self._nothing
+        if self._inputs:
+            self._inputs.flush()
+        self._answers.flush()
+        contract = self._contract
+        return replace(
+            self._nothing,
+            answers=self._requests,
+            rows=self._rows,
+            errors=self._errors,
+            refused=self._refused,
+            nonfinite=self._nonfinite,
+            latency=tuple(self._latency),
+            confidence=tuple(self._confidence.tolist()) if has_confidence(contract) else (),
+            classes=tuple(self._classes.tolist()) if counts_classes(contract) else (),
+        )
+
+    def _fold_inputs(self, rows: Rows) -> None:
+        assert self._features is not None
+        self._columns += self._features(rows)
+
+    def _fold_answers(self, rows: Rows) -> None:
+        self._confidence += confidence_counts(rows)
+        self._classes += class_counts(rows, len(self._classes))
+
+
+def _sum(first: InferenceWindow, second: InferenceWindow) -> InferenceWindow:
+    merged = merge_bodies(first, second)
+    assert isinstance(merged, InferenceWindow)
+    return merged

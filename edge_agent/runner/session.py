@@ -1,0 +1,96 @@
+"""One model in onnxruntime, held to its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+
+from edge_agent.runner.bundle import Bundle
+from edge_agent.runner.oip import Array
+from protocol.bundle import TensorSpec
+
+SMALL_WEIGHTS: Final = 10 * 1024 * 1024
+"""Above this, weights stay in evictable page cache at the price of slower single rows."""
+
+_ONNX_TYPES: Final = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_SILENT: Final = 4
+
+
+class ModelFailed(Exception):
+    """onnxruntime could not load or run the model. The message is its own, shortened."""
+
+
+class Session:
+    """Options are ours alone: nothing in a bundle and no caller can set one (some crash)."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Raises `ModelFailed` if onnxruntime refuses it or it is not what its contract says."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = False
+        # Failures come back as exceptions; onnxruntime need not write them to stderr as well.
+        options.log_severity_level = _SILENT
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if bundle.weights_bytes > SMALL_WEIGHTS:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        # Blind excepts here and below: its exceptions have no base class of their own.
+        try:
+            # By path: from bytes, a copy of the whole file stays in memory.
+            self._session = onnxruntime.InferenceSession(
+                str(bundle.file("model")), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ModelFailed(_first_sentence(error)) from error
+        self._outputs = [spec.name for spec in bundle.contract.outputs]
+        _compare("input", bundle.contract.inputs, self._session.get_inputs(), all_of_them=True)
+        _compare("output", bundle.contract.outputs, self._session.get_outputs(), all_of_them=False)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs of the contract by name. Raises `ModelFailed`."""
+        try:
+            results = self._session.run(self._outputs, dict(inputs))
+        except Exception as error:
+            raise ModelFailed(_first_sentence(error)) from error
+        for name, result in zip(self._outputs, results, strict=True):
+            if not isinstance(result, np.ndarray):
+                raise ModelFailed(f"{name} is a {type(result).__name__}, not a tensor")
+        return dict(zip(self._outputs, results, strict=True))
+
+
+def _compare(
+    side: str, specs: Sequence[TensorSpec], nodes: Sequence[Any], *, all_of_them: bool
+) -> None:
+    real = {node.name: _ONNX_TYPES.get(node.type, node.type) for node in nodes}
+    for spec in specs:
+        if real.get(spec.name) != spec.datatype:
+            raise ModelFailed(
+                f"{side} {spec.name} is {real.get(spec.name, 'missing')}, "
+                f"its contract says {spec.datatype}"
+            )
+    if all_of_them and len(real) != len(specs):
+        missing = sorted(real.keys() - {spec.name for spec in specs})
+        raise ModelFailed(f"its contract does not name {side} {', '.join(missing[:4])}")
+
+
+def _first_sentence(error: Exception) -> str:
+    """Without the prefix that says only that it comes from onnxruntime."""
+    text = " ".join(str(error).split())
+    return text.removeprefix("[ONNXRuntimeError] : ")[:300] or type(error).__name__

@@ -1,0 +1,84 @@
+"""What the supervisor sees of its runners, and what it gets from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from protocol.errors import Failed
+from protocol.identifiers import Digest
+from protocol.telemetry import DriftWindow, InferenceWindow
+
+Role = Literal["standby", "serving", "draining"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One bundle to hold: `digest` of its index, `manifest` of the variant that lies at `path`."""
+
+    model: str
+    digest: Digest
+    manifest: Digest
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerView:
+    id: str
+    pid: int
+    role: Role
+    loads: tuple[Load, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A runner ended that nobody asked to end.
+
+    `model` and `digest` name what it was busy with when it died, None if it was with nothing.
+    `status` is its exit status or minus the signal that ended it, None if that cannot be known
+    (it was started by an earlier supervisor).
+    """
+
+    runner: str
+    role: Role
+    status: int | None
+    model: str | None
+    digest: Digest | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWindows:
+    """Counts of one model. `inference.answers` are requests answered with 200: `errors` and
+    `refused` come on top of them."""
+
+    model: str
+    digest: Digest
+    inference: InferenceWindow
+    drift: DriftWindow
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Counts since the last acknowledged take of this runner.
+
+    Without windows there was nothing to count: `seq` is then that of the last take, and there is
+    nothing to commit, unless it is `final`.
+    """
+
+    runner: str
+    seq: int
+    windows: tuple[ModelWindows, ...]
+    final: bool
+
+
+class RunnerFailed(Failed):
+    """A runner could not do what it was asked; `model` and `digest` say with which model."""
+
+    def __init__(
+        self, code: str, why: str, *, model: str | None = None, digest: Digest | None = None
+    ) -> None:
+        super().__init__(code, why)
+        self.model = model
+        self.digest = digest

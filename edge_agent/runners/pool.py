@@ -1,0 +1,344 @@
+"""All runners of one agent: found again at start, started, promoted, drained, and buried."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from edge_agent.runner.blame import read_blame
+from edge_agent.runner.control import (
+    LoadEntry,
+    Reply,
+    Request,
+    blame_path,
+    peer,
+    receive_reply,
+    send,
+    socket_path,
+)
+from edge_agent.runner.views import Death, Load, Role, RunnerFailed, RunnerView, Take
+from edge_agent.runners.child import Process, spawn
+from edge_agent.runners.listener import bind
+from protocol.errors import PeerError
+from protocol.telemetry import InferenceWindow
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Known:
+    id: str
+    process: Process
+    line: socket.socket
+    role: Role
+    loads: tuple[Load, ...]
+
+
+class Runners:
+    """Every method is for the supervisor's one thread and returns within its time limit."""
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int,
+        ready_s: float = 30.0,
+        call_s: float = 10.0,
+        hello_s: float = 2.0,
+        run_limit_s: float = 30.0,
+        address_space_bytes: int = 0,
+    ) -> None:
+        """`ready_s` is for loading and for probing, `call_s` for everything that should be quick;
+        a model that does not return from one request for `run_limit_s` ends its runner.
+
+        Raises `InvalidRequest` OUT-S120 where the path of `run` is too long for sockets.
+        """
+        self._run = run.absolute()
+        self._host = host
+        self._wanted_port = port
+        self._ready_s = ready_s
+        self._call_s = call_s
+        self._hello_s = hello_s
+        self._run_limit_s = run_limit_s
+        self._address_space_bytes = address_space_bytes
+        self._known: dict[str, _Known] = {}
+        self._deaths: list[Death] = []
+        self._listener: socket.socket | None = None
+        socket_path(self._run, _new_id())
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on. Raises `RuntimeError` before `adopt`."""
+        return int(self._listening().getsockname()[1])
+
+    def adopt(self) -> None:
+        """Take over the runners and the listener of an earlier supervisor; bind if there are none.
+
+        Whoever does not say hello in time is killed. What died unwatched in the middle of a run
+        becomes a death. Raises `Unavailable` OUT-N106 if the port belongs to somebody else.
+        """
+        self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        killed = False
+        for path in sorted(self._run.glob("r-*.sock")):
+            runner = path.stem.removeprefix("r-")
+            try:
+                self._known[runner] = known = self._reconnect(runner, path)
+            except _Hung:
+                killed = True
+                self._forget_files(runner)
+            except (OSError, EOFError, PeerError) as error:
+                log.info("runner %s has gone: %s", runner, error)
+                self._bury_stranger(runner)
+            else:
+                if self._listener is None and known.role != "draining":
+                    self._listener = self._fetch_listener(known)
+        if self._listener is None:
+            self._listener = bind(self._host, self._wanted_port, shared=killed)
+
+    def views(self) -> tuple[RunnerView, ...]:
+        self._observe()
+        return tuple(
+            RunnerView(each.id, each.process.pid, each.role, each.loads)
+            for each in self._known.values()
+        )
+
+    def deaths(self) -> tuple[Death, ...]:
+        """What died since the last call."""
+        self._observe()
+        deaths, self._deaths = tuple(self._deaths), []
+        return deaths
+
+    def start(self, loads: tuple[Load, ...]) -> RunnerView:
+        """A new standby with everything loaded.
+
+        Raises `RunnerFailed` OUT-D302 (or OUT-D330) for a bundle that cannot be loaded, OUT-D311
+        if the runner died of it (it is among the `deaths` as well), OUT-D313 if it took too long.
+        """
+        runner = _new_id()
+        process, line = spawn(
+            self._run,
+            runner,
+            self._listening(),
+            run_limit_s=self._run_limit_s,
+            address_space_bytes=self._address_space_bytes,
+        )
+        known = _Known(runner, process, line, "standby", loads)
+        self._known[runner] = known
+        entries = tuple(LoadEntry.of(load) for load in loads)
+        try:
+            self._call(known, Request("load", loads=entries), self._ready_s)
+        except RunnerFailed:
+            self.kill(runner)
+            raise
+        return RunnerView(runner, process.pid, "standby", loads)
+
+    def probe(self, runner: str, model: str) -> None:
+        """Golden vectors. Raises `RunnerFailed` OUT-D301, OUT-D311 or OUT-D313."""
+        self._call(self._get(runner), Request("probe", model=model), self._ready_s)
+
+    def promote(self, runner: str) -> None:
+        """Let it accept on the listening socket, beside whoever does already."""
+        self._call(self._get(runner), Request("promote"), self._call_s)
+
+    def drain(self, runner: str) -> None:
+        """Stop accepting at once, answer what is connected; `take` says when that is `final`."""
+        self._call(self._get(runner), Request("drain"), self._call_s)
+
+    def kill(self, runner: str) -> None:
+        """End it on purpose. One that has ended already is none of its business."""
+        known = self._known.pop(runner, None)
+        if known is None:
+            return
+        known.process.kill()
+        known.process.exited(self._call_s)
+        known.process.status()
+        self._let_go(known)
+        self._forget_files(runner)
+
+    def peek(self, runner: str) -> dict[str, InferenceWindow]:
+        """Per model, everything since it was loaded."""
+        return dict(self._call(self._get(runner), Request("peek"), self._call_s).peek)
+
+    def take(self, runner: str, ack: int) -> Take:
+        """Counts since the take that `ack` acknowledges; repeated until it is acknowledged."""
+        reply = self._call(self._get(runner), Request("take", ack=ack), self._call_s)
+        return Take(runner, reply.seq, reply.windows, reply.final)
+
+    def close(self) -> None:
+        """Leave: promoted runners serve on, standbys end by themselves."""
+        for known in self._known.values():
+            self._let_go(known)
+        self._known.clear()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _listening(self) -> socket.socket:
+        if self._listener is None:
+            raise RuntimeError("adopt() comes first")
+        return self._listener
+
+    def _get(self, runner: str) -> _Known:
+        known = self._known.get(runner)
+        if known is None:
+            raise RunnerFailed("OUT-D311", f"runner {runner} has gone")
+        return known
+
+    def _call(self, known: _Known, request: Request, limit_s: float) -> Reply:
+        """One request and its answer. A runner that does not answer is killed, and is a death
+        unless it is a standby, which serves nobody yet: then that is all the caller learns."""
+        known.line.settimeout(limit_s)
+        try:
+            send(known.line, request)
+            reply, descriptor = receive_reply(known.line)
+            if descriptor is not None:
+                os.close(descriptor)
+        except TimeoutError:
+            self._too_slow(known, request, limit_s)
+        except (OSError, EOFError, PeerError) as error:
+            self._broken(known, request, error)
+        known.role = reply.role
+        if (refusal := reply.refusal) is not None:
+            raise RunnerFailed(
+                refusal.code, refusal.why, model=refusal.model, digest=refusal.digest
+            )
+        return reply
+
+    def _too_slow(self, known: _Known, request: Request, limit_s: float) -> NoReturn:
+        blame = read_blame(blame_path(self._run, known.id))
+        model, digest = (blame.model, blame.digest) if blame else (request.model or None, None)
+        why = f"no answer to {request.do} within {limit_s:g} s"
+        if known.role == "standby":
+            self.kill(known.id)
+        else:
+            known.process.kill()
+            known.process.exited(self._call_s)
+            self._bury(known, why)
+        raise RunnerFailed(
+            "OUT-D313", f"{model}: {why}" if model else why, model=model, digest=digest
+        )
+
+    def _broken(self, known: _Known, request: Request, error: Exception) -> NoReturn:
+        """The line is gone, so the runner is, or is made to be."""
+        if not known.process.exited(self._hello_s):
+            known.process.kill()
+            known.process.exited(self._call_s)
+        death = self._bury(known, f"{type(error).__name__} at {request.do}")
+        raise RunnerFailed(
+            "OUT-D311", death.detail, model=death.model, digest=death.digest
+        ) from error
+
+    def _observe(self) -> None:
+        for known in tuple(self._known.values()):
+            if known.process.exited():
+                self._bury(known, "")
+
+    def _bury(self, known: _Known, detail: str) -> Death:
+        """Take an ended runner off the books, and note its death unless it was leaving anyway."""
+        blame = read_blame(blame_path(self._run, known.id))
+        status = known.process.status()
+        words = [_ended(status)]
+        if blame:
+            words.append(f"during {blame.doing} of {blame.model}")
+        if detail:
+            words.append(f"({detail})")
+        death = Death(
+            known.id,
+            known.role,
+            status,
+            blame.model if blame else None,
+            blame.digest if blame else None,
+            " ".join(words),
+        )
+        if known.role != "draining":
+            self._deaths.append(death)
+        del self._known[known.id]
+        self._let_go(known)
+        self._forget_files(known.id)
+        return death
+
+    def _bury_stranger(self, runner: str) -> None:
+        """One that ended while no supervisor watched: a death if its note says in which model."""
+        blame = read_blame(blame_path(self._run, runner))
+        if blame is not None:
+            self._deaths.append(
+                Death(
+                    runner,
+                    "standby" if blame.doing in ("load", "probe") else "serving",
+                    None,
+                    blame.model,
+                    blame.digest,
+                    f"ended during {blame.doing} of {blame.model}, with no supervisor to see it",
+                )
+            )
+        self._forget_files(runner)
+
+    def _reconnect(self, runner: str, path: Path) -> _Known:
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        line.settimeout(self._hello_s)
+        process: Process | None = None
+        try:
+            line.connect(str(path))
+            pid, uid = peer(line)
+            if uid != os.getuid():
+                raise PeerError("OUT-N210", f"{path.name} belongs to user {uid}")
+            process = Process.of(pid)
+            send(line, Request("hello"))
+            reply, _ = receive_reply(line)
+            if reply.refusal is not None or reply.id != runner:
+                raise PeerError("OUT-N210", f"{path.name} is not runner {runner}")
+        except (TimeoutError, BlockingIOError):
+            line.close()
+            if process is not None:
+                process.kill()
+                process.exited(self._hello_s)
+                process.close()
+            raise _Hung from None
+        except BaseException:
+            line.close()
+            if process is not None:
+                process.close()
+            raise
+        loads = tuple(entry.load() for entry in reply.loads)
+        return _Known(runner, process, line, reply.role, loads)
+
+    def _fetch_listener(self, known: _Known) -> socket.socket | None:
+        known.line.settimeout(self._hello_s)
+        try:
+            send(known.line, Request("getfd"))
+            _, descriptor = receive_reply(known.line)
+        except (OSError, EOFError, PeerError) as error:
+            log.warning("runner %s did not hand over its listener: %s", known.id, error)
+            self.kill(known.id)
+            return None
+        return None if descriptor is None else socket.socket(fileno=descriptor)
+
+    def _let_go(self, known: _Known) -> None:
+        known.line.close()
+        known.process.close()
+
+    def _forget_files(self, runner: str) -> None:
+        for path in (socket_path(self._run, runner), blame_path(self._run, runner)):
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+
+class _Hung(Exception):
+    """A runner that did not say hello. It has been killed."""
+
+
+def _new_id() -> str:
+    return secrets.token_hex(4)
+
+
+def _ended(status: int | None) -> str:
+    if status is None:
+        return "ended"
+    return f"ended by signal {-status}" if status < 0 else f"exited with status {status}"

@@ -1,0 +1,427 @@
+"""The agent's loop: take in, verify, decide, act, count, report, send; then wait to be woken.
+
+It remembers nothing that matters. Everything is looked at again each turn, so a turn that is cut
+short, by a fault or by the power, is simply followed by another. A failure in one part (the outbox,
+one model) never keeps the others from their turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from edge_agent.act import Actor, Performed
+from edge_agent.buffer import Outbox
+from edge_agent.clock import Clock
+from edge_agent.collector import Collector
+from edge_agent.desired import Decision, Hold, Trusted, decide
+from edge_agent.disk import Disk
+from edge_agent.fetch import Fetcher
+from edge_agent.inbox import Inbox, LinkChanged, Message
+from edge_agent.link import Link
+from edge_agent.observed import Observed
+from edge_agent.orders import Orders
+from edge_agent.reconcile import reconcile
+from edge_agent.reporter import Reporter
+from edge_agent.runner.views import RunnerFailed
+from edge_agent.runners import Runners
+from edge_agent.settings import Intervals
+from edge_agent.state import model_state, serves
+from edge_agent.steps import Step, Wait
+from edge_agent.technician.status import Answers, LinkStatus, Status
+from edge_agent.trust import Trust
+from edge_agent.uplink import Uplink
+from protocol.bundle import Facts
+from protocol.codec import FEATURES
+from protocol.errors import OutriderError, PeerError, Unavailable
+from protocol.histogram import quantile_s
+from protocol.identifiers import DeviceId, ModelName
+from protocol.plan import Local
+from protocol.reported import ModelState, Refused, ReportedState
+from protocol.topics import Topics, shard_of
+
+log = logging.getLogger(__name__)
+
+MAX_STEPS: Final = 64
+"""Steps per model and turn; the rest waits for the next turn, and other models."""
+DRAIN_S: Final = 6.0
+PRESENT: Final = b'{"v":1,"linked":true}'
+ABSENT: Final = b'{"v":1,"linked":false}'
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that the supervisor directs; `wiring.py` makes it."""
+
+    device: DeviceId
+    topics: Topics
+    intervals: Intervals
+    dev: bool
+    facts: Facts
+    clock: Clock
+    inbox: Inbox
+    link: Link
+    address: str
+    trust: Trust
+    orders: Orders
+    disk: Disk
+    runners: Runners
+    fetcher: Fetcher
+    actor: Actor
+    outbox: Outbox
+    collector: Collector
+    reporter: Reporter
+    uplink: Uplink
+    certificate_until_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What may be lost at any time."""
+
+    models: dict[ModelName, ModelState] = field(default_factory=dict)
+    link: LinkStatus = LinkStatus()
+    subscribed: frozenset[str] = frozenset()
+    standing: tuple[str, ...] = ()
+    counters: Counter[str] = field(default_factory=Counter)
+    settings_version: int = -1
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stepped:
+    """One step of one model, and how it came to it."""
+
+    decision: Decision
+    observed: Observed
+    step: Step
+    done: Performed
+
+
+class Supervisor:
+    """`run` on the main thread; `stop` and `status` from any."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._memory = _Memory(link=LinkStatus(address=parts.address))
+        self._stopping = threading.Event()
+        self._status: Status | None = None
+
+    # --- from any thread --------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._parts.inbox.wake()
+
+    def status(self) -> Status:
+        """As of the end of the last turn."""
+        if self._status is None:
+            return Status(self._parts.device, self._parts.topics.fleet, 0, self._state({}))
+        return replace(self._status, now_ms=self._parts.clock.now_ms())
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until stopped. Then runners answer what they have, and their counts are kept."""
+        parts = self._parts
+        parts.runners.adopt()
+        parts.orders.load()
+        parts.link.start()
+        while not self._stopping.is_set():
+            for item in parts.inbox.take(self._patience()):
+                self._take_in(item)
+            self._turn()
+        self._leave()
+
+    def _turn(self) -> None:
+        parts = self._parts
+        now_s, now_ms = parts.clock.monotonic(), parts.clock.now_ms()
+        with self._guarded("orders"):
+            parts.orders.settle(parts.disk.models(), now_s)
+            self._follow_settings()
+        with self._guarded("topics"):
+            self._subscribe(now_s)
+        with self._guarded("fetch"):
+            parts.fetcher.tick(now_s)
+        with self._guarded("models"):
+            self._models(now_ms, now_s)
+        with self._guarded("counts"):
+            parts.collector.collect(now_s, now_ms)
+        with self._guarded("report"):
+            parts.reporter.report(self._state(self._memory.models), now_s, now_ms)
+        with self._guarded("sending"):
+            self._send(now_s)
+        with self._guarded("status"):
+            self._status = self._new_status(now_ms)
+
+    def _patience(self) -> float:
+        now_s = self._parts.clock.monotonic()
+        until_send = max(0.0, self._parts.uplink.next_at - now_s)
+        return min(self._parts.intervals.turn, max(until_send, 0.01))
+
+    @contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        """One part's failure is logged once, counted, and does not keep the others from work."""
+        try:
+            yield
+        except Unavailable as error:
+            self._fault(what, str(error), None)
+        except OutriderError as error:
+            self._memory.counters[error.code] += 1
+            self._fault(what, str(error), error)
+        except Exception as error:  # noqa: BLE001 - top of the loop: the other parts go on
+            self._memory.counters["OUT-S160"] += 1
+            self._fault(what, f"{type(error).__name__}: {error}", error)
+        else:
+            self._memory.faults.pop(what, None)
+
+    def _fault(self, what: str, why: str, error: BaseException | None) -> None:
+        if self._memory.faults.get(what) != why:
+            log.error("%s: %s", what, why, exc_info=error)
+        self._memory.faults[what] = why
+
+    # --- taking in --------------------------------------------------------------------------------
+
+    def _take_in(self, item: Message | LinkChanged | None) -> None:
+        match item:
+            case LinkChanged():
+                with self._guarded("link"):
+                    self._link_changed(item)
+            case Message():
+                try:
+                    self._message(item.topic, item.data)
+                except PeerError as error:
+                    self._memory.counters[error.code] += 1
+                    log.warning("%s: %s", item.topic, error)
+                except Unavailable as error:
+                    log.warning("%s: %s", item.topic, error)
+
+    def _message(self, topic: str, data: bytes) -> None:
+        parts, now_s = self._parts, self._parts.clock.monotonic()
+        if topic == parts.topics.ack(parts.device):
+            parts.uplink.on_ack(now_s, data)
+        elif topic == parts.topics.ingest(shard_of(parts.device)):
+            parts.uplink.on_hello(now_s, data)
+        elif not parts.orders.on_message(topic, data) and not parts.fetcher.on_message(topic, data):
+            raise PeerError("OUT-N210", "not a topic that a device listens to")
+
+    def _link_changed(self, change: LinkChanged) -> None:
+        parts, before = self._parts, self._memory.link
+        now_s, now_ms = parts.clock.monotonic(), parts.clock.now_ms()
+        since = now_ms if change.connected != before.connected else before.since_ms
+        self._memory.link = replace(
+            before, connected=change.connected, since_ms=since, why=change.why
+        )
+        if change.connected:
+            log.info("connected to %s", parts.address)
+            self._memory.counters["connected"] += 1
+            parts.uplink.on_connected(now_s)
+            parts.reporter.forget()
+            parts.link.publish(parts.topics.presence(parts.device), PRESENT, retain=True)
+        else:
+            log.info("not connected to %s: %s", parts.address, change.why)
+            parts.uplink.on_disconnected()
+
+    def _subscribe(self, now_s: float) -> None:
+        parts, memory = self._parts, self._memory
+        standing = parts.orders.standing
+        if standing != memory.standing:
+            parts.link.unsubscribe([t for t in memory.standing if t not in standing])
+            parts.link.subscribe([t for t in standing if t not in memory.standing])
+            memory.standing = standing
+        wanted = parts.orders.wanted(parts.disk.models())
+        again = parts.orders.again(now_s)
+        if again:
+            log.info("fetching metadata again: what came did not fit together")
+        new = wanted if again else wanted - memory.subscribed
+        parts.link.unsubscribe(sorted(memory.subscribed - wanted))
+        parts.link.subscribe(sorted(new))
+        memory.subscribed = wanted
+
+    def _follow_settings(self) -> None:
+        document = self._parts.orders.document
+        if document is None or document.version == self._memory.settings_version:
+            return
+        self._memory.settings_version = document.version
+        settings = document.settings
+        if settings.state_interval_s is not None:
+            self._parts.reporter.every(settings.state_interval_s)
+        if settings.buffer_bytes is not None:
+            self._parts.outbox.resize(settings.buffer_bytes)
+
+    # --- models -----------------------------------------------------------------------------------
+
+    def _models(self, now_ms: int, now_s: float) -> None:
+        parts = self._parts
+        orders, document = parts.orders, parts.orders.document
+        denied = orders.deny.digests if orders.deny is not None else frozenset()
+        parts.actor.begin(parts.trust.approvals, denied, now_ms)
+        names = {*parts.disk.models(), *orders.plans, *(document.pins if document else ())}
+        for model in sorted(names):
+            with self._guarded(f"model {model}"):
+                state = self._model(model, denied, now_ms, now_s)
+                if state is not None:
+                    self._memory.models[model] = state
+
+    def _model(
+        self, model: ModelName, denied: frozenset[str], now_ms: int, now_s: float
+    ) -> ModelState | None:
+        """Step by step as far as this turn leads. None for a model that is no concern of ours."""
+        parts = self._parts
+        plan = parts.orders.plans.get(model)
+        trusted = Trusted(
+            plan,
+            parts.orders.document,
+            parts.trust.approvals,
+            denied,
+            parts.trust.models_expired(),
+            self._plan_age_s(now_ms),
+        )
+        turn = self._step(model, trusted, now_ms, now_s)
+        for _ in range(MAX_STEPS):
+            if turn is None or not turn.done.again:
+                break
+            turn = self._step(model, trusted, now_ms, now_s)
+        if turn is None:
+            return None
+        served = serves(turn.observed)
+        return model_state(
+            turn.decision,
+            turn.observed,
+            turn.step,
+            plan=plan,
+            fetch=parts.fetcher.status(),
+            serving=parts.disk.installed(served) if served is not None else None,
+            problem=turn.done.problem,
+        )
+
+    def _step(
+        self, model: ModelName, trusted: Trusted, now_ms: int, now_s: float
+    ) -> _Stepped | None:
+        parts = self._parts
+        journal = parts.actor.journal(model)
+        installed = parts.disk.installed(journal.current) if journal.current else None
+        local = Local(
+            now_ms,
+            parts.facts,
+            current=journal.current,
+            previous=journal.previous,
+            trial=journal.tried,
+            fallback=installed.policy.fallback if installed is not None else None,
+        )
+        decision = decide(
+            model, trusted, local, journal, agent=parts.facts.agent, guarded=not parts.dev
+        )
+        if isinstance(decision.desired, Hold) and model not in parts.disk.models():
+            return None
+        observed = parts.actor.observe(model, decision.desired, now_ms, now_s)
+        step = reconcile(decision.desired, observed, now_ms)
+        if not isinstance(step, Wait):
+            log.info("%s: row %d: %s", model, step.row, step)
+        done = parts.actor.perform(step, observed, decision.desired, now_ms)
+        if done.problem is not None:
+            log.warning("%s: %s %s", model, *done.problem)
+        return _Stepped(decision, observed, step, done)
+
+    def _plan_age_s(self, now_ms: int) -> float | None:
+        """A fresh timestamp confirms every plan that trusted `rollouts` still lists."""
+        issued_ms = self._parts.trust.issued_ms
+        if issued_ms is None or not self._parts.trust.timestamp_fresh():
+            return None
+        return max(0.0, (now_ms - issued_ms) / 1000)
+
+    # --- reporting --------------------------------------------------------------------------------
+
+    def _send(self, now_s: float) -> None:
+        message = self._parts.uplink.due(now_s)
+        if message is not None:
+            topic = self._parts.topics.up(self._parts.device, "records")
+            self._parts.link.publish(topic, message)
+
+    def _state(self, models: dict[ModelName, ModelState]) -> ReportedState:
+        parts = self._parts
+        document = parts.orders.document
+        counters = {**self._memory.counters, "answers": parts.outbox.answers}
+        refused = {entry.what: entry for entry in parts.trust.refused} | parts.orders.refused
+        if parts.outbox.problem is not None:
+            refused["buffer"] = Refused("buffer", *parts.outbox.problem)
+        return ReportedState(
+            order=0,
+            agent=parts.facts.agent,
+            features=tuple(sorted(FEATURES)),
+            facts=parts.facts,
+            document_version=document.version if document is not None else 0,
+            labels=document.labels if document is not None else {},
+            models=dict(models),
+            trust=parts.trust.state(),
+            buffer=parts.outbox.state(),
+            refused=tuple(refused[what] for what in sorted(refused)),
+            clock=parts.clock.basis,
+            disk_free_bytes=parts.disk.free_bytes(),
+            counters=dict(sorted(counters.items())),
+            dev=parts.dev,
+        )
+
+    def _new_status(self, now_ms: int) -> Status:
+        parts = self._parts
+        approvals = parts.trust.approvals
+        return Status(
+            parts.device,
+            parts.topics.fleet,
+            now_ms,
+            self._state(self._memory.models),
+            self._memory.link,
+            {digest: f"{entry.model}/{entry.version}" for digest, entry in approvals.items()},
+            self._answers(),
+            parts.certificate_until_ms,
+            parts.runners.port,
+            parts.outbox.answers,
+        )
+
+    def _answers(self) -> dict[ModelName, Answers]:
+        shown: dict[ModelName, Answers] = {}
+        for view in self._parts.runners.views():
+            if view.role != "serving":
+                continue
+            try:
+                counts = self._parts.runners.peek(view.id)
+            except RunnerFailed:
+                continue
+            for model, window in counts.items():
+                shown[model] = Answers(
+                    window.answers, window.errors, quantile_s(window.latency, 0.95)
+                )
+        return shown
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        parts = self._parts
+        log.info("stopping")
+        with self._guarded("stopping runners"):
+            self._drain()
+        with self._guarded("stopping counts"):
+            parts.outbox.close_all()
+            now_s = parts.clock.monotonic()
+            self._send(now_s)
+        parts.link.publish(parts.topics.presence(parts.device), ABSENT, retain=True)
+        parts.link.stop()
+        parts.runners.close()
+        parts.outbox.close()
+
+    def _drain(self) -> None:
+        parts = self._parts
+        for view in parts.runners.views():
+            if view.role == "serving":
+                parts.runners.drain(view.id)
+            elif view.role == "standby":
+                parts.runners.kill(view.id)
+        deadline = parts.clock.monotonic() + DRAIN_S
+        while parts.runners.views() and parts.clock.monotonic() < deadline:
+            parts.collector.collect(parts.clock.monotonic(), parts.clock.now_ms(), whole=True)
+            parts.inbox.take(0.05)

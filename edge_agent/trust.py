@@ -1,0 +1,399 @@
+"""What this device trusts: approved bundles, plans, its document; and for how long.
+
+Metadata arrives as retained messages in any order. `offer()` keeps them, `refresh()` verifies a
+copy of the whole, and only a consistent set replaces the one in force. Nothing here stops
+inference: without fresh metadata the last accepted set stays in force, and says so.
+
+    <directory>/trusted.json   roots, and the set accepted last, in one atomic file
+    <directory>/marks.json     high-water marks
+    <directory>/scratch/       of a running verification
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from tuf.api.exceptions import (
+    DownloadError,
+    ExpiredMetadataError,
+    LengthOrHashMismatchError,
+    RepositoryError,
+)
+from tuf.api.metadata import Metadata, Root
+
+from edge_agent import documents, durable
+from edge_agent.approved import Content, read_content
+from edge_agent.clock import Clock
+from edge_agent.marks import Mark, MarksFile, key_set
+from edge_agent.metadata import Verification, Verified, issued
+from edge_agent.offers import Offers
+from protocol import codec
+from protocol.bundle import Approvals
+from protocol.device import DeviceDocument
+from protocol.errors import PeerError, TrustError, Unavailable
+from protocol.identifiers import DeviceId, Digest, FleetName, ModelName
+from protocol.plan import DenyList, Plan
+from protocol.reported import Refused, TrustState
+from protocol.targets import PlanTarget
+from protocol.topics import Topics
+
+log = logging.getLogger(__name__)
+
+MAX_KEPT: Final = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """`trusted.json`. Roles were verified under root number `under`."""
+
+    roots: dict[str, bytes] = field(default_factory=dict)
+    under: int = 0
+    roles: dict[str, bytes] = field(default_factory=dict)
+
+
+class Trust:
+    """Of one device; used by one thread. `root` is the root.json of its enrolment.
+
+    Raises `TrustError` if that is no root, `OSError` if the directory cannot be used.
+    """
+
+    def __init__(self, directory: Path, root: bytes, fleet: FleetName, clock: Clock) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._file = directory / "trusted.json"
+        self._scratch = directory / "scratch"
+        self._bootstrap = root
+        self._first_root = _root_version(root)
+        self._fleet = fleet
+        self._topics = Topics(fleet)
+        self._clock = clock
+        self._marks = MarksFile(directory / "marks.json")
+        self._offers = Offers(self._topics)
+        self._untried = False
+        self._verified: Verified | None = None
+        self._content = Content()
+        self._kept = self._restored()
+
+    # --- metadata arrives -----------------------------------------------------------------------
+
+    def offer(self, topic: str, data: bytes) -> bool:
+        """Keep a message if it is TUF metadata. Raises `PeerError` if it is too large."""
+        mine, untried = self._offers.put(topic, data, self.root_version, self._kept.roles)
+        self._untried = self._untried or untried
+        return mine
+
+    def refresh(self) -> bool:
+        """Verify a copy of what was offered since; True if anything new is trusted.
+
+        Raises `TrustError` (OUT-T101) for what no trusted signer said, `Unavailable` if something
+        is missing or does not fit together yet (OUT-T109) or has expired (OUT-T121). What can be
+        trusted is trusted all the same, so look at the properties either way.
+        """
+        if not self._untried:
+            return False
+        self._untried = False
+        before = self._kept
+        refusal: TrustError | None = None
+        done = False
+        while len(self._offers) and not done:
+            offered = len(self._offers)
+            try:
+                self._attempt()
+                done = True
+            except TrustError as error:
+                # What is at fault is no longer offered; the rest may do without it.
+                refusal = refusal or error
+                done = len(self._offers) == offered
+            except Unavailable:
+                if refusal is None:
+                    raise
+                done = True
+            except OSError as error:
+                self._untried = True
+                raise Unavailable("OUT-D201", f"trusted metadata: {error}") from error
+        if refusal is not None:
+            raise refusal
+        return self._kept != before
+
+    def wanted(self) -> tuple[str, ...]:
+        """Topics of metadata to fetch now: what the newest offered timestamp needs and is not
+        here. Empty without a timestamp that is not trusted yet."""
+        return self._offers.wanted(self._kept.roles)
+
+    @property
+    def standing(self) -> tuple[str, ...]:
+        """Topics of metadata to be subscribed to always; changes when a root is trusted."""
+        return self._topics.tuf("timestamp"), self._topics.root(self.root_version + 1)
+
+    # --- what is trusted ------------------------------------------------------------------------
+
+    @property
+    def known(self) -> bool:
+        """Whether any set was ever accepted. Without one, no approval means nothing."""
+        return self._verified is not None
+
+    @property
+    def root_version(self) -> int:
+        return max([self._first_root, *map(int, self._kept.roots)])
+
+    @property
+    def approvals(self) -> Approvals:
+        """Of the last trusted `models`, expired or not; revoked bundles are in it."""
+        return self._content.approvals
+
+    @property
+    def not_understood(self) -> frozenset[Digest]:
+        """Bundles that `models` lists in terms this agent does not know: neither approved nor
+        delisted. Nothing new may start from them; what runs goes on."""
+        return self._content.not_understood
+
+    @property
+    def plans(self) -> Mapping[ModelName, PlanTarget]:
+        return self._content.plans
+
+    @property
+    def deny_target(self) -> PlanTarget | None:
+        return self._content.deny
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """Signed entries that this agent does not use, for the reported state."""
+        return self._content.refused
+
+    @property
+    def marks_intact(self) -> bool:
+        return self._marks.intact
+
+    def models_expired(self) -> bool:
+        """Whether nothing new may start because approvals are unknown or out of date."""
+        return self._verified is None or self._verified.models.is_expired(self._now())
+
+    def timestamp_fresh(self) -> bool:
+        return self._verified is not None and not self._verified.timestamp.is_expired(self._now())
+
+    @property
+    def issued_ms(self) -> int | None:
+        """When the trusted timestamp was signed (Unix ms), by its own word but never later than
+        now: plans in force were confirmed then. None before anything is trusted."""
+        moment = issued(self._verified.timestamp) if self._verified is not None else None
+        return None if moment is None else min(_ms(moment), self._clock.now_ms())
+
+    def state(self) -> TrustState:
+        if self._verified is None:
+            return TrustState(root=self.root_version)
+        return TrustState(
+            root=self.root_version,
+            **self._verified.versions(),
+            fresh_until=_rfc3339(self._verified.timestamp.expires),
+            models_until=_rfc3339(self._verified.models.expires),
+        )
+
+    # --- documents below the metadata -----------------------------------------------------------
+
+    def verify_plan(self, model: ModelName, data: bytes) -> Plan:
+        """A plan that arrived. Raises `TrustError` (OUT-T106) unless it is what trusted rollouts
+        lists, for this fleet and model and not older than the last; `PeerError` for malformed
+        ones, `NotUnderstood` for those from the future."""
+        target = self.plans.get(model)
+        plan, mark = documents.plan(data, target, self._fleet, model, self._rollouts_keys())
+        documents.require_follows(self._marks.marks.plans.get(model), mark, f"plan of {model}")
+        self._marks.put_plan(model, mark)
+        return plan
+
+    def verify_deny(self, data: bytes) -> DenyList:
+        """Like `verify_plan`."""
+        deny, mark = documents.deny(data, self.deny_target, self._fleet, self._rollouts_keys())
+        documents.require_follows(self._marks.marks.deny, mark, "deny list")
+        self._marks.put_deny(mark)
+        return deny
+
+    def verify_document(self, envelope: bytes, device: DeviceId) -> DeviceDocument:
+        """The device document. Raises `TrustError` (OUT-T102), `PeerError`, `NotUnderstood`;
+        `Unavailable` before any set is trusted, since then nobody's keys are known."""
+        if self._verified is None:
+            raise Unavailable("OUT-T109", "no trusted targets yet")
+        role = self._verified.targets.get_delegated_role("rollouts")
+        keys = [self._verified.targets.get_key(keyid) for keyid in role.keyids]
+        document, mark = documents.device(
+            envelope, keys, role.threshold, self._fleet, device, self._rollouts_keys()
+        )
+        documents.require_newer_document(self._marks.marks.document, mark)
+        self._marks.put_document(mark)
+        return document
+
+    def recall_plan(self, model: ModelName, data: bytes) -> Plan:
+        """A plan from this device's own disk: the very bytes verified last, whether or not they
+        are still what rollouts lists. Raises like `verify_plan`."""
+        return documents.recall(self._marks.marks.plans.get(model), data, Plan, codec.MAX_PLAN)
+
+    def recall_deny(self, data: bytes) -> DenyList:
+        return documents.recall(self._marks.marks.deny, data, DenyList, codec.MAX_DENY_LIST)
+
+    def recall_document(self, envelope: bytes) -> DeviceDocument:
+        """The document from this device's own disk: whose payload was verified last."""
+        return documents.recall_device(self._marks.marks.document, envelope)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _attempt(self) -> None:
+        roots = {int(n): data for n, data in self._kept.roots.items()}
+        roots |= {n: data for n, data in self._offers.roots().items() if n not in roots}
+        verification = Verification(
+            self._scratch, self._bootstrap, roots, self._offers.roles(), self._kept.roles
+        )
+        try:
+            verified = verification.run(self._now())
+            self._require_marks(verification, verified)
+        except ExpiredMetadataError as error:
+            self._keep_roots(verification, roots)
+            raise Unavailable("OUT-T121", str(error)) from error
+        except (DownloadError, LengthOrHashMismatchError) as error:
+            self._keep_roots(verification, roots)
+            raise Unavailable("OUT-T109", str(error)) from error
+        except RepositoryError as error:
+            self._keep_roots(verification, roots)
+            culprit = verification.culprit
+            if self._forget(culprit):
+                raise TrustError("OUT-T101", f"{culprit}: {error}") from error
+            # What is trusted does not fit the newest root: its successors are on their way.
+            raise Unavailable("OUT-T109", f"{culprit}: {error}") from error
+        self._accept(verification, verified, roots)
+
+    def _require_marks(self, verification: Verification, verified: Verified) -> None:
+        marks = self._marks.marks
+        if verification.root_version < marks.root:
+            missing = verification.root_version + 1
+            raise DownloadError(f"root {missing} is missing, {marks.root} was trusted before")
+        for role, mark in _role_marks(verified).items():
+            old = marks.roles.get(role)
+            if old is not None and not old.allows(mark):
+                self._offers.drop_roles()
+                raise TrustError(
+                    "OUT-T101", f"{role} {mark.version} is older than {old.version}, trusted before"
+                )
+
+    def _accept(
+        self, verification: Verification, verified: Verified, roots: Mapping[int, bytes]
+    ) -> None:
+        """Order matters: a power cut between the writes leaves marks behind, never ahead of, what
+        they protect, and reading makes up for that."""
+        kept = Kept(
+            roots=self._chain(verification, roots),
+            under=verification.root_version,
+            roles=verification.accepted(),
+        )
+        if kept != self._kept:
+            durable.replace(self._file, codec.encode(kept))
+            self._kept = kept
+        marks = self._marks.marks
+        self._verified, self._content = verified, read_content(verified)
+        self._marks.write(
+            dataclasses.replace(
+                marks, root=max(marks.root, self.root_version), roles=_role_marks(verified)
+            )
+        )
+        moment = issued(verified.timestamp)
+        if moment is not None:
+            self._clock.raise_floor(min(_ms(moment), _ms(verified.models.expires)))
+        self._offers.settle(self.root_version, kept.roles)
+
+    def _keep_roots(self, verification: Verification, roots: Mapping[int, bytes]) -> None:
+        """A root counts at once, whatever became of the rest: it may have revoked keys."""
+        chain = self._chain(verification, roots)
+        if len(chain) > len(self._kept.roots):
+            kept = dataclasses.replace(self._kept, roots=chain)
+            durable.replace(self._file, codec.encode(kept))
+            self._kept = kept
+            marks = self._marks.marks
+            root = max(marks.root, verification.root_version)
+            self._marks.write(dataclasses.replace(marks, root=root))
+        self._offers.settle(self.root_version)
+
+    def _chain(self, verification: Verification, roots: Mapping[int, bytes]) -> dict[str, bytes]:
+        numbers = range(self._first_root + 1, verification.root_version + 1)
+        return {str(number): roots[number] for number in numbers}
+
+    def _forget(self, culprit: str) -> bool:
+        """Drop what failed to verify; True if it had been offered."""
+        number = culprit.removesuffix(".root")
+        if number == culprit:
+            return self._offers.drop(culprit)
+        if self._offers.drop(f"root/{number}"):
+            return True
+        sound = {n: data for n, data in self._kept.roots.items() if int(n) < int(number)}
+        self._kept = dataclasses.replace(self._kept, roots=sound)
+        return False
+
+    def _restored(self) -> Kept:
+        """What was accepted before, expired or not. Unreadable: as if there had been nothing, but
+        for the marks."""
+        try:
+            kept = codec.decode(self._file.read_bytes(), Kept, limit=MAX_KEPT)
+        except FileNotFoundError:
+            return Kept()
+        except (OSError, PeerError) as error:
+            log.warning("trusted metadata cannot be read, it is fetched again: %s", error)
+            return Kept()
+        self._kept = kept
+        if not kept.roles:
+            return kept
+        under = {int(n): data for n, data in kept.roots.items() if int(n) <= kept.under}
+        try:
+            verification = Verification(self._scratch, self._bootstrap, under, {}, kept.roles)
+            verified = verification.run(None)
+        except (RepositoryError, DownloadError) as error:
+            log.warning("trusted metadata is damaged, it is fetched again: %s", error)
+            return dataclasses.replace(kept, under=0, roles={})
+        self._verified, self._content = verified, read_content(verified)
+        self._restore_marks(verified, kept)
+        return kept
+
+    def _restore_marks(self, verified: Verified, kept: Kept) -> None:
+        """Raise marks that a power cut left behind; an older file must not lower any."""
+        marks = self._marks.marks
+        roles = dict(marks.roles)
+        for role, mark in _role_marks(verified).items():
+            old = roles.get(role)
+            if old is None or (old.keys == mark.keys and old.version < mark.version):
+                roles[role] = mark
+        root = max([marks.root, *map(int, kept.roots)])
+        self._marks.write(dataclasses.replace(marks, root=root, roles=roles))
+
+    def _rollouts_keys(self) -> str:
+        if self._verified is None:
+            raise Unavailable("OUT-T109", "no trusted metadata yet")
+        return key_set(*self._verified.keys_of("rollouts"))
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+
+
+def _role_marks(verified: Verified) -> dict[str, Mark]:
+    return {
+        role: Mark(key_set(*verified.keys_of(role)), version)
+        for role, version in verified.versions().items()
+    }
+
+
+def _root_version(root: bytes) -> int:
+    try:
+        metadata = Metadata[Root].from_bytes(root)
+        if not isinstance(metadata.signed, Root):
+            raise TrustError("OUT-T101", "root.json of the enrolment is not a root")
+        metadata.signed.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
+    except (RepositoryError, ValueError) as error:
+        raise TrustError("OUT-T101", f"root.json of the enrolment: {error}") from error
+    return metadata.signed.version
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

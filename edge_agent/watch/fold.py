@@ -1,0 +1,109 @@
+"""Rows to counts over the reference profile's bins: the only form in which inputs are kept.
+
+Method: `searchsorted(side="right")` on `[*edges, +inf, nan]` gives below, inner bins, above,
+infinity and NaN their own slots (research: drift, section 6), then one `bincount` for all columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.bundle import Contract, Feature
+from protocol.histogram import CONFIDENCE_BINS, Counts
+
+Array = NDArray[Any]
+Rows = NDArray[np.float32]
+
+
+class FeatureFold:
+    """Counts of rows [n, features] in the slots of every feature."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        tail = (np.inf, np.nan)
+        # float32 like the rows: an edge between two float32 values would move whole columns.
+        self._edges = [np.array((*f.edges, *tail), np.float32) for f in features]
+        sizes = [len(feature.counts) for feature in features]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    def __call__(self, rows: Rows) -> NDArray[np.int64]:
+        """Counts of all features, one after the other; `split` takes them apart."""
+        slots = np.empty((len(self._edges), len(rows)), np.int64)
+        for column, edges in enumerate(self._edges):
+            slots[column] = edges.searchsorted(rows[:, column], side="right")
+        slots += self._starts[:-1, None]
+        return np.bincount(slots.ravel(), minlength=int(self._starts[-1])).astype(np.int64)
+
+    @property
+    def size(self) -> int:
+        return int(self._starts[-1])
+
+    def split(self, counts: NDArray[np.int64]) -> tuple[Counts, ...]:
+        flat = counts.tolist()
+        return tuple(tuple(flat[start:stop]) for start, stop in pairwise(self._starts.tolist()))
+
+
+def feature_rows(first_input: Array, rows: int) -> Rows:
+    """Columns of the first input, flattened in C order per row: [rows, columns]."""
+    # A float64 beyond float32 becomes infinite, and has a slot.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return first_input.reshape(rows, -1).astype(np.float32, copy=False)
+
+
+NOTHING = -1.0
+"""In answer columns: this row has no confidence, or no class."""
+
+
+def answer_rows(contract: Contract, outputs: dict[str, Array], rows: int) -> Rows:
+    """[rows, 2]: largest probability and class index of every row, `NOTHING` where there is none.
+
+    A row with a NaN among its probabilities has neither.
+    """
+    answers = np.full((rows, 2), NOTHING, np.float32)
+    spec = contract.output("probabilities")
+    if spec is not None:
+        probabilities = outputs[spec.name]
+        if probabilities.size and probabilities.size % rows == 0:
+            table = probabilities.reshape(rows, -1)
+            largest = table.max(axis=1)
+            finite = np.isfinite(table).all(axis=1)
+            answers[:, 0] = np.where(finite, np.clip(largest, 0, 1), NOTHING)
+            if table.shape[1] == len(contract.classes):
+                answers[:, 1] = np.where(finite, table.argmax(axis=1), NOTHING)
+        return answers
+    spec = contract.output("label")
+    if spec is not None and contract.classes:
+        place = {name: index for index, name in enumerate(contract.classes)}
+        labels = outputs[spec.name].ravel()
+        if len(labels) == rows:
+            answers[:, 1] = [place.get(_text(label), NOTHING) for label in labels.tolist()]
+    return answers
+
+
+def has_confidence(contract: Contract) -> bool:
+    return contract.output("probabilities") is not None
+
+
+def counts_classes(contract: Contract) -> bool:
+    answers = contract.output("probabilities") or contract.output("label")
+    return answers is not None and bool(contract.classes)
+
+
+def confidence_counts(answers: Rows) -> NDArray[np.int64]:
+    """Counts of `answer_rows` in `CONFIDENCE_BINS` equal bins of [0, 1]; 1 is in the last."""
+    confidence = answers[:, 0].astype(np.float64)
+    bins = np.floor(confidence[confidence >= 0] * CONFIDENCE_BINS).astype(np.int64)
+    return np.bincount(np.minimum(bins, CONFIDENCE_BINS - 1), minlength=CONFIDENCE_BINS)
+
+
+def class_counts(answers: Rows, classes: int) -> NDArray[np.int64]:
+    index = answers[:, 1]
+    return np.bincount(index[index >= 0].astype(np.int64), minlength=classes)
+
+
+def _text(label: object) -> str:
+    return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)

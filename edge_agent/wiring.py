@@ -1,0 +1,178 @@
+"""The only place where the agent's shells are built."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import logging
+import os
+import platform
+import random
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import zstandard
+from cryptography import x509
+
+from edge_agent.act import Actor
+from edge_agent.buffer import Outbox
+from edge_agent.clock import Clock
+from edge_agent.collector import Collector
+from edge_agent.disk import Disk
+from edge_agent.fetch import Fetcher
+from edge_agent.identity import CERTIFICATE, Identity, load
+from edge_agent.inbox import Inbox
+from edge_agent.link import Link
+from edge_agent.orders import Orders
+from edge_agent.reporter import Reporter
+from edge_agent.runners import Runners
+from edge_agent.settings import DEVELOPMENT, Intervals, Settings
+from edge_agent.supervisor import ABSENT, Parts, Supervisor
+from edge_agent.technician.door import Door
+from edge_agent.trust import Trust
+from edge_agent.uplink import Uplink
+from protocol.bundle import Facts
+from protocol.errors import InvalidRequest
+from protocol.link import Address
+from protocol.topics import Topics
+
+log = logging.getLogger(__name__)
+
+_LEVEL: Final = 3
+
+
+def run_agent(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises `InvalidRequest` OUT-D402 beside another agent."""
+    identity = load(settings.paths.home)
+    settings.paths.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _lock(settings.paths.lock)
+    try:
+        supervisor = Supervisor(build(settings, identity))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: supervisor.stop())
+        door = Door(settings.paths.socket, supervisor.status)
+        try:
+            supervisor.run()
+        finally:
+            door.close()
+    finally:
+        os.close(lock)
+
+
+def build(settings: Settings, identity: Identity) -> Parts:
+    """Put the parts of one agent together; nothing is started yet."""
+    paths = settings.paths
+    intervals = DEVELOPMENT if identity.dev else Intervals()
+    rng = random.SystemRandom()
+    clock = Clock(paths.home / "clock.json", trust_wall=identity.dev)
+    topics = Topics(identity.fleet)
+    inbox = Inbox()
+    address = _address(settings, identity)
+    link = Link(
+        address,
+        identity.device,
+        on_message=inbox.message,
+        on_state=inbox.link_changed,
+        will=(topics.presence(identity.device), ABSENT),
+        now_ms=clock.now_ms,
+    )
+    trust = Trust(paths.tuf, identity.root, identity.fleet, clock)
+    orders = Orders(trust, clock, topics, identity.device, paths.documents, rng.random)
+    disk = Disk(paths.home)
+    outbox = Outbox(
+        paths.outbox,
+        limit_bytes=settings.buffer_bytes,
+        window_s=intervals.window,
+        min_window_n=intervals.min_window_answers,
+        checkpoint_s=intervals.checkpoint,
+    )
+    runners = Runners(paths.run, port=settings.port)
+    facts = find_facts()
+    fetcher = Fetcher(
+        link,
+        topics,
+        identity.device,
+        paths.home / "bundles",
+        facts,
+        lambda: trust.approvals,
+        rng,
+        frame_timeout_s=intervals.frame_timeout,
+        want_interval_s=intervals.want,
+        on_wake=inbox.wake,
+    )
+    return Parts(
+        device=identity.device,
+        topics=topics,
+        intervals=intervals,
+        dev=identity.dev,
+        facts=facts,
+        clock=clock,
+        inbox=inbox,
+        link=link,
+        address=str(address),
+        trust=trust,
+        orders=orders,
+        disk=disk,
+        runners=runners,
+        fetcher=fetcher,
+        actor=Actor(
+            disk,
+            runners,
+            fetcher,
+            outbox,
+            agent=facts.agent,
+            dev=identity.dev,
+            random=rng.random,
+        ),
+        outbox=outbox,
+        collector=Collector(runners, outbox),
+        reporter=Reporter(outbox, intervals.state),
+        uplink=Uplink(
+            outbox,
+            rng=rng,
+            compress=zstandard.ZstdCompressor(level=_LEVEL).compress,
+            resend_s=intervals.resend,
+        ),
+        certificate_until_ms=_certificate_until_ms(identity.folder / CERTIFICATE),
+    )
+
+
+def find_facts() -> Facts:
+    """What this device is, without loading what it takes to run models."""
+    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return Facts(
+        arch=platform.machine(),
+        onnxruntime=importlib.metadata.version("onnxruntime"),
+        ram_bytes=pages * page_bytes,
+        agent=importlib.metadata.version("outrider"),
+        python=platform.python_version(),
+        system=platform.system(),
+    )
+
+
+def _address(settings: Settings, identity: Identity) -> Address:
+    if settings.broker is None:
+        return identity.broker
+    host, _, port = settings.broker.rpartition(":")
+    try:
+        return replace(identity.broker, host=host, port=int(port))
+    except ValueError as error:
+        raise InvalidRequest("OUT-S120", f"--broker {settings.broker}: {error}") from error
+
+
+def _certificate_until_ms(path: Path) -> int:
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    return int(certificate.not_valid_after_utc.timestamp() * 1000)
+
+
+def _lock(path: Path) -> int:
+    """Held while this process lives; CLOEXEC, so that runners do not keep it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InvalidRequest("OUT-D402", f"another agent holds {path}") from error
+    return descriptor

@@ -1,0 +1,106 @@
+import pytest
+
+from edge_agent.denials import (
+    GUARD_DAY_MS,
+    GUARD_GAP_MS,
+    guarded_until,
+    lifted,
+    revocations,
+    standing,
+)
+from edge_agent.journal import Journal, Note
+from protocol.bundle import Approved, ApprovedBundle
+from protocol.identifiers import digest_of
+
+B, C = digest_of(b"b"), digest_of(b"c")
+NOW = 10 * GUARD_DAY_MS
+
+
+def denied(reason: str = "OUT-D310", **rest: object) -> Note:
+    return Note(**{"reason": reason, "definite": True, "attempt": 1, "agent": "1.0"} | rest)
+
+
+@pytest.mark.parametrize(
+    "note, attempt, allow, agent, yields",
+    [
+        pytest.param(denied(), 1, 0, "1.0", False, id="the same attempt changes nothing"),
+        pytest.param(denied(), 2, 0, "1.0", True, id="a greater attempt lifts it"),
+        pytest.param(denied(attempt=3), 2, 0, "1.0", False, id="an older attempt does not"),
+        pytest.param(denied(), 0, 1, "1.0", True, id="a greater allow number lifts it"),
+        pytest.param(denied(allow=1), 0, 1, "1.0", False, id="the noted allow number does not"),
+        pytest.param(denied("OUT-D301"), 0, 0, "1.1", True, id="a new agent may probe again"),
+        pytest.param(denied("OUT-D302"), 0, 0, "1.1", True, id="a new agent may load again"),
+        pytest.param(denied("OUT-D310"), 0, 0, "1.1", False, id="a new agent is no better health"),
+        pytest.param(denied("OUT-D311"), 0, 0, "1.1", True, id="a crash before serving is a load"),
+        pytest.param(
+            denied("OUT-D311", activated=True), 0, 0, "1.1", False, id="a crash in service is not"
+        ),
+    ],
+)
+def test_a_definite_denial_yields_to(note, attempt, allow, agent, yields):
+    assert lifted(note, attempt=attempt, allow=allow, agent=agent) is yields
+    journal = Journal("m", notes=((B, note),))
+    assert (B in standing(journal, {B: attempt}, {B: allow}, agent)) is not yields
+
+
+def test_an_unclear_reason_is_no_standing_denial():
+    journal = Journal("m", notes=((B, Note(reason="OUT-D312", until_ms=NOW * 2)),))
+    assert standing(journal, {}, {}, "1.0") == frozenset()
+
+
+def approved(state: str, on_device: str = "fallback") -> dict[str, ApprovedBundle]:
+    terms = Approved(state, on_device=on_device)  # type: ignore[arg-type]  # table of literals
+    return {B: ApprovedBundle("m", "v", B, terms), C: ApprovedBundle("m", "c", C)}
+
+
+NOTED_STOP = Journal("m", notes=((B, Note(revoked="stop")),))
+
+
+@pytest.mark.parametrize(
+    "approvals, journal, found",
+    [
+        pytest.param(approved("approved"), Journal("m"), {}, id="approved is not revoked"),
+        pytest.param(approved("revoked"), Journal("m"), {B: "fallback"}, id="fallback"),
+        pytest.param(approved("revoked", "stop"), Journal("m"), {B: "stop"}, id="stop"),
+        pytest.param(approved("revoked", "report"), Journal("m"), {}, id="report keeps running"),
+        pytest.param(
+            {C: approved("approved")[C]}, Journal("m"), {B: "fallback"}, id="delisted falls back"
+        ),
+        pytest.param({}, Journal("m"), {}, id="a lost cache says nothing"),
+        pytest.param({}, NOTED_STOP, {B: "stop"}, id="a lost cache undoes nothing"),
+        pytest.param(
+            {C: approved("approved")[C]}, NOTED_STOP, {B: "stop"}, id="delisting is no pardon"
+        ),
+        pytest.param(approved("approved"), NOTED_STOP, {}, id="approving again is"),
+    ],
+)
+def test_revocations(approvals, journal, found):
+    assert revocations(approvals, journal, [B]) == found
+
+
+def tried(*ago_ms: int) -> Journal:
+    return Journal("m", trials=tuple(NOW - ago for ago in ago_ms), tried=C)
+
+
+HOUR = 3_600_000
+
+
+@pytest.mark.parametrize(
+    "journal, bundle, until",
+    [
+        pytest.param(Journal("m"), B, None, id="the first trial may begin"),
+        pytest.param(tried(60_000), B, NOW - 60_000 + GUARD_GAP_MS, id="15 minutes between two"),
+        pytest.param(tried(60_000), C, None, id="the same bundle may go on"),
+        pytest.param(tried(GUARD_GAP_MS), B, None, id="after 15 minutes"),
+        pytest.param(
+            tried(*(n * HOUR for n in range(9, 1, -1))), B, NOW + 15 * HOUR, id="eight a day"
+        ),
+        pytest.param(
+            tried(*(n * HOUR for n in range(9, 2, -1))), B, None, id="seven a day are fine"
+        ),
+        pytest.param(tried(25 * HOUR, *(HOUR,) * 7), B, None, id="yesterday does not count"),
+        pytest.param(tried(-2 * GUARD_DAY_MS), B, None, id="a clock that was wrong blocks nothing"),
+    ],
+)
+def test_the_thrash_guard(journal, bundle, until):
+    assert guarded_until(journal, bundle, NOW) == until

@@ -1,0 +1,161 @@
+"""A damaged, lost or older cache costs a fetch, never protection."""
+
+import json
+
+import pytest
+
+from control_plane.signing import create
+from protocol.errors import TrustError, Unavailable
+from protocol.identifiers import digest_of
+from tests.fakes.fleet_trust import (
+    START_MS,
+    TOPICS,
+    Device,
+    Fleet,
+)
+from tests.fakes.forgery import damage, next_publication, rotate, seal
+
+ROLES = ("timestamp", "snapshot", "targets", "models", "rollouts")
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    fleet = Fleet(tmp_path / "control-plane")
+    fleet.plan("digits", fleet.approve("digits/v1"))
+    fleet.publish()
+    return fleet
+
+
+@pytest.fixture
+def device(tmp_path, fleet):
+    device = Device(tmp_path / "device", fleet.root)
+    device.read(fleet.broker)
+    return device
+
+
+@pytest.mark.parametrize("content", [b"", b"{", None], ids=["emptied", "cut", "deleted"])
+def test_a_damaged_cache_does_not_remove_rollback_protection(fleet, device, content):
+    old = dict(fleet.broker)
+    next_publication(fleet)
+    device.read(fleet.broker)
+    damage(device.directory / "tuf" / "trusted.json", content)
+    device.restart()
+    assert not device.trust.known
+
+    with pytest.raises(TrustError, match="trusted before"):
+        device.read(old)
+    assert not device.trust.known
+    assert device.read(fleet.broker)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", None], ids=["emptied", "cut", "deleted"])
+def test_damaged_marks_are_made_again_from_the_cache(fleet, device, content):
+    old = dict(fleet.broker)
+    next_publication(fleet)
+    device.read(fleet.broker)
+    damage(device.directory / "tuf" / "marks.json", content)
+    device.restart()
+
+    assert device.trust.known
+    with pytest.raises(TrustError):
+        device.read(old)
+    damage(device.directory / "tuf" / "trusted.json", b"")
+    device.restart()
+    with pytest.raises(TrustError, match="trusted before"):
+        device.read(old)
+
+
+def test_a_half_arrived_set_costs_nothing_at_a_restart(fleet, device):
+    approvals = device.trust.approvals
+    next_publication(fleet)
+    for topic in (TOPICS.tuf("timestamp"), TOPICS.tuf("snapshot")):
+        device.trust.offer(topic, fleet.broker[topic])
+    with pytest.raises(Unavailable):
+        device.trust.refresh()
+    device.restart()
+
+    assert device.trust.approvals == approvals
+
+
+def test_an_old_copy_of_the_cache_does_not_lower_the_marks(fleet, device):
+    old, cache = dict(fleet.broker), device.directory / "tuf" / "trusted.json"
+    copy = cache.read_bytes()
+    next_publication(fleet)
+    device.read(fleet.broker)
+    cache.write_bytes(copy)
+    device.restart()
+    fleet.later(hours=1)
+    seal(fleet, fleet.signer(create.SNAPSHOT_KEY), old, version=START_MS // 60_000 + 50)
+
+    with pytest.raises(TrustError, match="trusted before"):
+        device.read(old)
+
+
+def test_a_damaged_root_on_disk_is_fetched_again(fleet, device):
+    rotate(fleet)
+    rotate(fleet)
+    device.read(fleet.broker)
+    file = device.directory / "tuf" / "trusted.json"
+    kept = json.loads(file.read_bytes())
+    kept["roots"]["2"] = kept["roots"]["3"]
+    file.write_text(json.dumps(kept))
+    device.restart()
+
+    fleet.later(hours=1)
+    fleet.publish()
+    device.trust.offer(TOPICS.tuf("timestamp"), fleet.broker[TOPICS.tuf("timestamp")])
+    with pytest.raises(Unavailable):
+        device.trust.refresh()
+    assert device.trust.standing[1] == TOPICS.root(2)
+    assert device.read(fleet.broker)
+    assert device.trust.root_version == 3
+
+
+def test_an_old_cache_with_newer_marks_and_a_root_out_of_turn_is_refused_in_the_end(fleet, device):
+    old, cache = dict(fleet.broker), device.directory / "tuf" / "trusted.json"
+    copy = cache.read_bytes()
+    next_publication(fleet)
+    device.read(fleet.broker)
+    cache.write_bytes(copy)
+    device.restart()
+    rotate(fleet)
+    rotate(fleet)
+    fleet_root_3 = fleet.broker[TOPICS.root(3)]
+    device.trust.offer(TOPICS.root(3), fleet_root_3)
+    for topic, data in old.items():
+        device.trust.offer(topic, data)
+    with pytest.raises(TrustError):
+        device.trust.refresh()
+    assert device.read(fleet.broker)
+
+
+def test_a_full_disk_loses_nothing_and_is_tried_again(fleet, device, monkeypatch):
+    from edge_agent import durable
+
+    next_publication(fleet)
+    before = device.trust.state()
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "replace", full)
+        with pytest.raises(Unavailable, match="D201"):
+            device.read(fleet.broker)
+        assert device.trust.state() == before
+    assert device.trust.refresh()
+    assert device.trust.approvals[digest_of(b"index of digits/v1")].revoked
+
+
+def test_an_older_chain_of_roots_is_waited_out_after_the_cache_was_lost(fleet, device):
+    old = dict(fleet.broker)
+    rotate(fleet)
+    device.read(fleet.broker)
+    damage(device.directory / "tuf" / "trusted.json", b"")
+    device.restart()
+
+    with pytest.raises(Unavailable, match="root 2 is missing"):
+        device.read(old)
+    assert not device.trust.known
+    assert device.trust.standing[1] == TOPICS.root(2)
+    assert device.read(fleet.broker)

@@ -1,0 +1,219 @@
+"""Complete small bundles on disk, as an agent finds them after Stage.
+
+The model is a linear layer and a softmax over `pixels`: small enough to build in a test, real
+enough for golden vectors, confidence, classes and drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from protocol import codec
+from protocol.bundle import (
+    Card,
+    Contract,
+    Feature,
+    Index,
+    Member,
+    Needs,
+    Policy,
+    Profile,
+    TensorSpec,
+    Variant,
+    VariantReference,
+    encode_index,
+    encode_manifest,
+    pretty,
+)
+from protocol.identifiers import Digest, digest_of
+from protocol.safetensors import build
+
+GOLDEN_ROWS = 8
+EDGES = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+Weights = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleOnDisk:
+    """A bundle at `path`, and everything a test may want to know of it."""
+
+    path: Path
+    model: str
+    version: str
+    digest: Digest
+    manifest: Digest
+    index: Index
+    variant: Variant
+    contract: Contract
+    profile: Profile
+    policy: Policy
+    weights: Weights
+
+    @property
+    def profile_digest(self) -> Digest:
+        return self.variant.member("profile").digest
+
+
+def make_bundle(
+    directory: Path,
+    model: str = "toy",
+    version: str = "v1",
+    weights_seed: int = 0,
+    *,
+    features: int = 4,
+    classes: tuple[str, ...] = ("a", "b", "c"),
+    scale: float = 1.0,
+    opset: int = 17,
+    fragile: bool = False,
+    golden_offset: float = 0.0,
+    damage: Callable[[bytes], bytes] = lambda onnx_file: onnx_file,
+    profile: Profile | None = None,
+    policy: Policy | None = None,
+    needs: Needs | None = None,
+) -> BundleOnDisk:
+    """Write a bundle to `directory/<index digest>`; equal arguments give equal bytes.
+
+    `scale` multiplies the weights: large ones make a confident model, 0 an indifferent one.
+    `golden_offset` is added to the golden probabilities, so that the probe fails. `damage` maps
+    the ONNX file to the one that is written (and signed). A `fragile` model fails on rows whose
+    first value is 10 or more.
+    """
+    weights = _weights(weights_seed, features, len(classes), scale)
+    contract = Contract(
+        inputs=(TensorSpec("pixels", "FP32", (-1, features)),),
+        outputs=(
+            TensorSpec("label", "INT64", (-1,), role="label"),
+            TensorSpec("probabilities", "FP32", (-1, len(classes)), role="probabilities"),
+        ),
+        classes=classes,
+    )
+    profile = profile or reference_profile(features, len(classes))
+    policy = policy or Policy()
+    files = {
+        "config": ("config.json", codec.encode({"descriptor": {"name": model}})),
+        "model": ("model.onnx", damage(_onnx(weights, opset=opset, fragile=fragile))),
+        "contract": ("contract.json", pretty(contract)),
+        "golden": ("golden.safetensors", _golden(weights, golden_offset)),
+        "profile": ("profile.json", pretty(profile)),
+        "policy": ("policy.json", pretty(policy)),
+        "card": ("card.json", pretty(Card(model=model, version=version))),
+    }
+    variant = Variant(
+        tuple(
+            Member(role, name, digest_of(data), len(data)) for role, (name, data) in files.items()
+        )
+    )
+    manifest = encode_manifest(variant)
+    index = Index(
+        model, version, (VariantReference(digest_of(manifest), len(manifest), needs or Needs()),)
+    )
+    index_bytes = encode_index(index)
+    path = directory / digest_of(index_bytes)
+    path.mkdir(parents=True, exist_ok=True)
+    for name, data in [
+        *files.values(),
+        ("manifest.json", manifest),
+        ("index.json", index_bytes),
+    ]:
+        (path / name).write_bytes(data)
+    return BundleOnDisk(
+        path,
+        model,
+        version,
+        digest_of(index_bytes),
+        digest_of(manifest),
+        index,
+        variant,
+        contract,
+        profile,
+        policy,
+        weights,
+    )
+
+
+def reference_profile(features: int, classes: int, rows: int = 600) -> Profile:
+    """Counts spread evenly over the inner bins of `EDGES`."""
+    inner = len(EDGES) - 1
+    counts = (0, *(rows // inner for _ in range(inner)), 0, 0, 0)
+    return Profile(
+        rows=rows,
+        features=tuple(Feature(f"pixels_{n}", EDGES, counts) for n in range(features)),
+        confidence=(rows // 20,) * 20,
+        classes=(rows // classes,) * classes,
+    )
+
+
+def expected(weights: Weights, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities that the model gives for rows [n, features]: what numpy makes of it."""
+    matrix, bias = weights
+    logits = rows @ matrix + bias
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+
+
+def _weights(seed: int, features: int, classes: int, scale: float) -> Weights:
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(size=(features, classes)) * scale
+    bias = rng.normal(size=classes) * scale
+    return matrix.astype(np.float32), bias.astype(np.float32)
+
+
+def _golden(weights: Weights, offset: float) -> bytes:
+    rows = np.random.default_rng(1).normal(size=(GOLDEN_ROWS, len(weights[0]))).astype(np.float32)
+    probabilities = expected(weights, rows)
+    label = probabilities.argmax(axis=1).astype(np.int64)
+    shown = (probabilities + np.float32(offset)).astype(np.float32)
+    return build(
+        {
+            "input:pixels": ("FP32", rows.shape, rows.tobytes()),
+            "output:label": ("INT64", label.shape, label.tobytes()),
+            "output:probabilities": ("FP32", shown.shape, shown.tobytes()),
+        }
+    )
+
+
+def _onnx(weights: Weights, *, opset: int, fragile: bool) -> bytes:
+    matrix, bias = weights
+    classes = len(bias)
+    constants = {"matrix": matrix, "bias": bias}
+    nodes = [helper.make_node("Gemm", ["pixels", "matrix", "bias"], ["logits"])]
+    logits = "logits"
+    if fragile:
+        # A table of ten rows of zeros, looked up at the first value: 10 is out of range.
+        constants |= {
+            "table": np.zeros((10, classes), np.float32),
+            "first": np.array(0, np.int64),
+        }
+        nodes += [
+            helper.make_node("Gather", ["pixels", "first"], ["column"], axis=1),
+            helper.make_node("Abs", ["column"], ["magnitude"]),
+            helper.make_node("Cast", ["magnitude"], ["place"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "place"], ["nothing"], axis=0),
+            helper.make_node("Add", ["logits", "nothing"], ["checked"]),
+        ]
+        logits = "checked"
+    nodes += [
+        helper.make_node("Softmax", [logits], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", len(matrix)])],
+        [
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", classes]),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    proto.ir_version = min(proto.ir_version, 8)
+    return bytes(onnx.ModelProto.SerializeToString(proto, deterministic=True))

@@ -1,0 +1,322 @@
+"""Crash explorer: scenarios of the update machine, cut short everywhere, must always end well.
+
+    python -m tests.simulation.explore [name]       every operation of every scenario, for long
+
+The test suite runs a sample of it with a fixed seed.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from edge_agent.disk import SLOTS
+from tests.simulation.device import (
+    HOME,
+    MODEL,
+    Device,
+    FakeBundle,
+    Killed,
+    Nature,
+    PowerCut,
+    Violation,
+    bundle,
+)
+
+BUNDLES: tuple[FakeBundle, ...] = tuple(bundle(name) for name in "AZBC")
+Event = Callable[[Device], None]
+SMALL_DISK = 2 * 32 * 1024 + 2 * sum(len(data) for data in BUNDLES[0].files.values()) + 200
+"""Room for the journal and two bundles, nearly; the real margin is left out by `Scenario.room`."""
+
+
+def wants(name: str, pin: bool = False) -> Event:
+    def event(device: Device) -> None:
+        if pin:
+            device.pin = name
+        else:
+            device.stable = name
+
+    return event
+
+
+def unpin(device: Device) -> None:
+    device.pin = None
+
+
+def unassign(device: Device) -> None:
+    device.assigned = False
+
+
+def assign(device: Device) -> None:
+    device.assigned = True
+
+
+def stop(device: Device) -> None:
+    device.stopped = True
+
+
+def go_on(device: Device) -> None:
+    device.stopped = False
+
+
+def revoke(name: str, how: str) -> Event:
+    def event(device: Device) -> None:
+        device.revoked[name] = "stop" if how == "stop" else "fallback"
+
+    return event
+
+
+def deny(*names: str) -> Event:
+    def event(device: Device) -> None:
+        device.denied = frozenset(device.by_name[name].digest for name in names)
+
+    return event
+
+
+def mend(name: str, number: int) -> Event:
+    """The operator allows another attempt, and this time the bundle works."""
+
+    def event(device: Device) -> None:
+        device.natures[name] = "good"
+        device.allow[device.by_name[name].digest] = number
+
+    return event
+
+
+def quiet(device: Device) -> None:
+    device.traffic = False
+
+
+def lose_journals(device: Device) -> None:
+    device.damaged = True
+    for slot in SLOTS:
+        device.files.damage(HOME / "state" / f"{MODEL}.{slot}")
+    device.after(PowerCut())
+
+
+def damage_current(device: Device) -> None:
+    journal = device.peek_journal()
+    assert journal is not None
+    assert journal.current is not None
+    device.files.damage(HOME / "bundles" / journal.current / "model.bin")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    events: tuple[Event, ...]
+    natures: Mapping[str, Nature] = field(default_factory=dict)
+    current: str | None = "A"
+    previous: str | None = "Z"
+    room: int = 10**9
+    ends_on: str | None = "B"
+    """What serves and is committed in the end."""
+    reasons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Bundles that are given up, and the reasons of which one must have been reported."""
+    steady: bool = True
+    """Whether events only come once the device has settled, and never in between."""
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario("update", (wants("B"),)),
+    Scenario("update without traffic", (quiet, wants("B"))),
+    Scenario("first install", (wants("A"),), current=None, previous=None, ends_on="A"),
+    Scenario(
+        "golden vectors fail",
+        (wants("B"),),
+        {"B": "probe_bad"},
+        ends_on="A",
+        reasons={"B": ("OUT-D301",)},
+    ),
+    Scenario(
+        "cannot be loaded",
+        (wants("B"),),
+        {"B": "load_bad"},
+        ends_on="A",
+        reasons={"B": ("OUT-D302",)},
+    ),
+    Scenario(
+        "loads too slowly",
+        (wants("B"),),
+        {"B": "slow"},
+        ends_on="A",
+        reasons={"B": ("OUT-D313", "OUT-D312")},
+    ),
+    Scenario(
+        "health fails",
+        (wants("B"),),
+        {"B": "health_bad"},
+        ends_on="A",
+        reasons={"B": ("OUT-D310",)},
+    ),
+    Scenario(
+        "kills its runner",
+        (wants("B"),),
+        {"B": "crashing"},
+        ends_on="A",
+        reasons={"B": ("OUT-D311", "OUT-D312")},
+    ),
+    Scenario(
+        "kills the machine",
+        (wants("B"),),
+        {"B": "poison"},
+        ends_on="A",
+        reasons={"B": ("OUT-D312",)},
+    ),
+    Scenario(
+        "another version during the trial", (wants("B"), wants("C")), ends_on="C", steady=False
+    ),
+    Scenario(
+        "bad, then good",
+        (wants("B"), wants("C")),
+        {"B": "health_bad"},
+        ends_on="C",
+        steady=False,
+    ),
+    Scenario("there and back", (wants("B"), wants("A")), ends_on="A", steady=False),
+    Scenario("back to previous", (wants("Z"),), ends_on="Z"),
+    Scenario(
+        "pinned, unpinned, pinned",
+        (wants("B", pin=True), unpin, wants("B", pin=True)),
+        steady=False,
+    ),
+    Scenario("assignment lost and back", (wants("B"), unassign, assign), steady=False),
+    Scenario(
+        "trial revoked with stop", (wants("B"), revoke("B", "stop")), ends_on="A", steady=False
+    ),
+    Scenario(
+        "trial revoked with fallback",
+        (wants("B"), revoke("B", "fallback")),
+        ends_on="A",
+        steady=False,
+    ),
+    Scenario("current revoked with fallback", (revoke("A", "fallback"),), ends_on="Z"),
+    Scenario("current revoked with stop, then a new one", (revoke("A", "stop"), wants("B"))),
+    Scenario("denied, then not", (wants("B"), deny("B"), deny()), steady=False),
+    Scenario(
+        "mended and allowed",
+        (wants("B"), mend("B", 1)),
+        {"B": "health_bad"},
+        reasons={"B": ("OUT-D310",)},
+    ),
+    Scenario("stopped and started", (stop, go_on, wants("B"))),
+    Scenario("current damaged", (damage_current,), ends_on="A"),
+    Scenario("both journals lost", (lose_journals,), ends_on=None),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: where it is cut, and when the events come (in steps after the one before)."""
+
+    crashes: tuple[tuple[int, bool], ...] = ()
+    """Operation and whether it is a power cut (else a kill)."""
+    delays: tuple[int | None, ...] = ()
+    full_at: int | None = None
+    seed: int = 0
+
+
+def play(scenario: Scenario, plan: Plan) -> Device:
+    """Raises `Violation` with the whole trace."""
+    device = Device(BUNDLES, scenario.natures, scenario.room)
+    device.install(scenario.current, scenario.previous)
+    device.rng = random.Random(plan.seed)
+    device.files.full_at = None if plan.full_at is None else device.files.writes + plan.full_at
+    device.crashes = {at: PowerCut if power else Killed for at, power in plan.crashes}
+    try:
+        for number, event in enumerate(scenario.events):
+            delay = plan.delays[number] if number < len(plan.delays) else None
+            if delay is None:
+                device.settle()
+            else:
+                for _ in range(delay):
+                    device.survive()
+            event(device)
+            device.trace.append(f"  EVENT {number + 1}")
+        device.settle()
+        judge(scenario, device)
+    except Violation as error:
+        raise Violation(f"{scenario.name}, {plan}: {error}\n" + "\n".join(device.trace)) from error
+    return device
+
+
+def judge(scenario: Scenario, device: Device) -> None:
+    """What must be true once everything has come to rest."""
+    journal = device.peek_journal()
+    serving = [device.by_digest[digest].name for digest in device.runners.serving()]
+    if journal is None or not serving:
+        raise Violation(f"serves {serving}, journal {journal}")
+    current = device.by_digest[journal.current].name if journal.current else None
+    if scenario.ends_on is not None and (current, serving) != (
+        scenario.ends_on,
+        [scenario.ends_on],
+    ):
+        raise Violation(f"ends with {current}, serving {serving}, not {scenario.ends_on}")
+    said = {(device.by_digest[o.digest].name, o.reason) for o in device.outbox.outcomes}
+    for name, reasons in scenario.reasons.items():
+        if not any((name, reason) in said for reason in reasons):
+            raise Violation(
+                f"{name} was given up without a reported reason: {sorted(said, key=str)}"
+            )
+    if any(outcome not in device.outbox.outcomes for outcome in journal.outcomes):
+        raise Violation("an outcome was not reported")
+    wanted = {device.digest(device.pin or device.stable)} - {None}
+    left = set(device.files.names(HOME / "bundles"))
+    extra = left - set(journal.slots) - wanted - {f".{name}" for name in wanted}
+    if extra and device.assigned:
+        raise Violation(f"garbage left: {extra}")
+
+
+def operations(scenario: Scenario) -> int:
+    return play(scenario, Plan()).operations
+
+
+def single_crashes(scenario: Scenario) -> Iterator[Plan]:
+    """Every operation, killed once and cut several ways."""
+    for at in range(1, operations(scenario) + 1):
+        yield Plan(((at, False),), seed=at)
+        for seed in range(3):
+            yield Plan(((at, True),), seed=1000 * seed + at)
+
+
+def random_plan(scenario: Scenario, rng: random.Random, length: int) -> Plan:
+    """One or two crashes, events at any step, perhaps a full disk."""
+    crashes = tuple(
+        (rng.randrange(1, length + 20), rng.random() < 0.7) for _ in range(rng.choice((1, 2, 2)))
+    )
+    delays = tuple(
+        None if scenario.steady or rng.random() < 0.2 else rng.randrange(80)
+        for _ in scenario.events
+    )
+    full_at = rng.randrange(1, 12) if rng.random() < 0.2 else None
+    return Plan(crashes, delays, full_at, rng.randrange(2**32))
+
+
+def main() -> None:
+    only = sys.argv[1] if len(sys.argv) > 1 else ""
+    started = time.monotonic()
+    for scenario in SCENARIOS:
+        if only in scenario.name:
+            length = operations(scenario)
+            plans = [*single_crashes(scenario)]
+            rng = random.Random(scenario.name)
+            plans += [random_plan(scenario, rng, length) for _ in range(300)]
+            bad = 0
+            for plan in plans:
+                try:
+                    play(scenario, plan)
+                except Violation as error:
+                    bad += 1
+                    if bad == 1:
+                        print(error)
+            seconds = time.monotonic() - started
+            print(
+                f"{scenario.name:45} {length:4} ops {len(plans):5} runs {bad:4} bad {seconds:.0f} s"
+            )
+
+
+if __name__ == "__main__":
+    main()
