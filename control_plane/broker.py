@@ -190,6 +190,7 @@ class Broker:
         path = self.write_files()
         self._check_port()
         with self.log.open("ab") as log:
+            said_before = log.tell()
             self._process = subprocess.Popen(
                 [program, "-c", path], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -197,7 +198,9 @@ class Broker:
         while not _accepts(self.host, self.port):
             if not self.running or time.monotonic() > deadline:
                 self.stop()
-                raise Unavailable("OUT-N105", f"mosquitto did not start: {self._last_words()}")
+                raise Unavailable(
+                    "OUT-N105", f"mosquitto did not start: {self._words(said_before)}"
+                )
             time.sleep(0.02)
 
     def reload(self) -> None:
@@ -232,9 +235,12 @@ class Broker:
             except OSError as error:
                 raise Unavailable("OUT-N106", f"{self.host}:{self.port}") from error
 
-    def _last_words(self) -> str:
-        text = self.log.read_bytes()[-2000:].decode(errors="replace").strip()
-        return text.rpartition("\n")[2] or "it said nothing"
+    def _words(self, said_before: int) -> str:
+        text = self.log.read_bytes()[said_before:].decode(errors="replace")
+        # Each line begins with a time in seconds; the first error names the cause.
+        lines = [line.partition(": ")[2] or line for line in text.splitlines()]
+        errors = [line for line in lines if not line.startswith("Warning")]
+        return "; ".join(errors[:2]) or "it said nothing"
 
 
 def _accepts(host: str, port: int) -> bool:

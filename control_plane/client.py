@@ -183,7 +183,8 @@ class Client:
         asked = {k: _text(v) for k, v in query.items() if v is not None}
         where = path if path.startswith("/") else f"/v1/fleets/{self.access.fleet}/{path}"
         started = time.monotonic()
-        for pause in (*PAUSES_S, None):
+        pauses = iter(PAUSES_S)
+        while True:
             sent: dict[str, Any] = {}
             if callable(body):
                 sent["content"] = body()
@@ -191,17 +192,17 @@ class Client:
                 sent["json"] = body
             try:
                 answer = self._http.request(method, where, params=asked, headers=headers, **sent)
-                break
             except httpx.TransportError as error:
-                cause = error
-            if pause is None or not isinstance(cause, httpx.ConnectError):
-                seconds = time.monotonic() - started
-                why = f"{_reason(cause)} at {self.access.url}, after {seconds:.0f} s"
-                raise Unavailable("OUT-N104", why) from cause
-            time.sleep(pause)
-        if answer.is_error:
-            raise problem_of(_document(answer))
-        return answer
+                pause = next(pauses, None)
+                if pause is None or not isinstance(error, httpx.ConnectError):
+                    seconds = time.monotonic() - started
+                    why = f"{_reason(error)} at {self.access.url}, after {seconds:.0f} s"
+                    raise Unavailable("OUT-N104", why) from error
+                time.sleep(pause)
+                continue
+            if answer.is_error:
+                raise problem_of(_document(answer))
+            return answer
 
 
 def problem_of(document: Mapping[str, Any]) -> Answered:

@@ -53,6 +53,9 @@ OnDelivery = Callable[[Delivery], None]
 class Link:
     """`on_message` gets QoS 0 messages, `on_delivery` those of QoS 1, on the link's thread.
 
+    One link per certificate: brokers make the certificate's name the client id, so a second link
+    would end the first one's connection, and so on.
+
     Without `on_delivery` the session is clean and every message goes to `on_message`. With it,
     `client_id` names a session that the broker keeps.
     """

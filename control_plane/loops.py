@@ -18,11 +18,12 @@ STOP_S: Final = 10.0
 class Loop:
     """Calls `step` every `interval_s` and at once after `wake()`; a failing step is logged.
 
+    A step may return in how many seconds it wants to be called again, if that is sooner.
     A wake during a step is not lost: another step follows. The same failure is logged once until
     a step succeeds or fails differently.
     """
 
-    def __init__(self, name: str, step: Callable[[], object], interval_s: float) -> None:
+    def __init__(self, name: str, step: Callable[[], float | None], interval_s: float) -> None:
         self.name = name
         self._step = step
         self._interval_s = interval_s
@@ -54,12 +55,13 @@ class Loop:
     def _run(self) -> None:
         while not self._stopped.is_set():
             self._awake.clear()
-            self._once()
-            self._awake.wait(self._interval_s)
+            sooner = self._once()
+            self._awake.wait(self._interval_s if sooner is None else min(sooner, self._interval_s))
 
-    def _once(self) -> None:
+    def _once(self) -> float | None:
+        sooner = None
         try:
-            self._step()
+            sooner = self._step()
             problem = None
         except Unavailable as missing:
             problem = str(missing)
@@ -69,10 +71,12 @@ class Loop:
             problem = str(refusal)
             if problem != self.problem:
                 log.error("%s: %s", self.name, problem, exc_info=refusal)
-        except Exception as fault:  # noqa: BLE001 - top of a loop: the other parts go on
+        except Exception as fault:
+            # Top of a loop: the other parts go on.
             problem = f"{type(fault).__name__}: {fault}"
             if problem != self.problem:
                 log.error("%s: %s", self.name, problem, exc_info=fault)
         self.problem = problem
         self.steps += 1
         self.last_step_s = time.monotonic()
+        return sooner

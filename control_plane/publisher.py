@@ -55,14 +55,13 @@ _RANKS: Final = (
 
 @dataclass(slots=True)
 class _Kept:
-    """What one topic should retain. `verified`: the broker has it, as far as we know."""
+    """What one topic should retain."""
 
     digest: bytes
     load: Callable[[], bytes]
     payload: Digest | None = None
     known: bool = False
     """Whether what the broker has was compared since the link came up."""
-    verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +87,7 @@ class Publisher:
         self._retained = retained
         self._look_interval_s = look_interval_s
         self._lock = threading.RLock()
+        self._connections = 0
         self._kept: dict[str, _Kept] = {}
         self._pending: dict[int, dict[str, None]] = {rank: {} for _, rank in _RANKS}
         self._payloads: dict[Digest, _Offered] = {}
@@ -144,7 +144,9 @@ class Publisher:
 
     def connected(self) -> None:
         """The link came up: whatever the broker had before, nobody knows what it has now."""
+        self._retained.interrupt()
         with self._lock:
+            self._connections += 1
             for topic in self._kept:
                 self._look_at(topic)
 
@@ -231,7 +233,7 @@ class Publisher:
 
     def _look_at(self, topic: str) -> None:
         kept = self._kept[topic]
-        kept.known = kept.verified = False
+        kept.known = False
         self._pending[self._rank(topic)][topic] = None
 
     def _look_at_wanted(self, now: float) -> None:
@@ -264,17 +266,18 @@ class Publisher:
 
     def _settle(self, batch: Sequence[tuple[str, _Kept]]) -> int:
         """Compare and publish; the bytes that this took."""
+        connection = self._connections
         unknown = [topic for topic, kept in batch if not kept.known]
         found = self._retained.read(unknown) if unknown else {}
         used = len(batch) + sum(map(len, found.values()))
         for topic, kept in batch:
             if not kept.known and sha256(found.get(topic, b"")).digest() == kept.digest:
-                self._is_there(topic, kept)
+                self._is_there(topic, kept, connection)
             else:
-                used += self._publish(topic, kept)
+                used += self._publish(topic, kept, connection)
         return used
 
-    def _publish(self, topic: str, kept: _Kept) -> int:
+    def _publish(self, topic: str, kept: _Kept, connection: int) -> int:
         try:
             data = kept.load()
         except OSError:
@@ -290,14 +293,14 @@ class Publisher:
                 self._origin_bytes[kept.payload] += len(data)
             else:
                 self._other_bytes += len(data)
-        self._is_there(topic, kept)
+        self._is_there(topic, kept, connection)
         return len(data)
 
-    def _is_there(self, topic: str, kept: _Kept) -> None:
+    def _is_there(self, topic: str, kept: _Kept, connection: int) -> None:
         with self._lock:
-            if self._kept.get(topic) is not kept:
-                return  # something else should be there by now
-            kept.known = kept.verified = True
+            if self._kept.get(topic) is not kept or self._connections != connection:
+                return  # something else should be there by now, or it may be lost again
+            kept.known = True
             self._pending[self._rank(topic)].pop(topic, None)
             if kept.digest == _NOTHING:
                 del self._kept[topic]

@@ -91,8 +91,9 @@ def _distinct(layout: Layout) -> list[Member]:
 
 def _files(layout: Layout, members: list[Member]) -> Iterator[tuple[Path, Digest]]:
     """Members first, the index last: whoever finds an index finds all of it."""
-    for each in (*members, *layout.index.variants):
-        yield layout.path(each.digest), each.digest
+    digests = [each.digest for each in members] + [each.digest for each in layout.index.variants]
+    for digest in digests:
+        yield layout.path(digest), digest
     yield layout.directory / INDEX, layout.digest
 
 

@@ -41,6 +41,7 @@ class Retained:
         self._found: dict[str, bytes] = {}
         self._expected: frozenset[str] = frozenset()
         self._echo = ""
+        self._interrupted = False
 
     def read(self, names: Sequence[str]) -> dict[str, bytes]:
         """What is retained under these topics; a topic without anything is left out.
@@ -64,10 +65,17 @@ class Retained:
                 return True
         return topic.startswith(self._topics.prefix + "echo/")
 
+    def interrupt(self) -> None:
+        """The connection is another one: what is being read will not come any more."""
+        with self._changed:
+            self._interrupted, self._echo = True, ""
+            self._changed.notify_all()
+
     def _read(self, batch: tuple[str, ...]) -> dict[str, bytes]:
         echo = self._topics.echo(f"{self._name}-{next(self._numbers)}")
         with self._changed:
             self._found, self._expected, self._echo = {}, frozenset(batch), echo
+            self._interrupted = False
         everything = [*batch, echo]
         self._link.subscribe(everything)
         try:
@@ -76,6 +84,8 @@ class Retained:
             with self._changed:
                 if not self._changed.wait_for(lambda: not self._echo, ECHO_TIMEOUT_S):
                     raise Unavailable("OUT-N102", "the broker does not answer")
+                if self._interrupted:
+                    raise Unavailable("OUT-N102", "the connection was lost")
                 return {topic: data for topic, data in self._found.items() if data}
         finally:
             with self._changed:

@@ -41,7 +41,12 @@ def running(settings: Settings) -> Iterator[ControlPlane]:
     except BaseException:
         listener.close()
         raise
-    server = ApiServer(control_plane.app, listener, settings.ca / "api.crt", settings.ca / "api.key")
+    server = ApiServer(
+        control_plane.app,
+        listener,
+        control_plane.authority.certificate("api"),
+        control_plane.authority.key("api"),
+    )
     control_plane.api_alive = lambda: server.alive
     try:
         control_plane.start()

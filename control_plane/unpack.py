@@ -13,7 +13,8 @@ _MAX_WINDOW: Final = 8 * 1024 * 1024
 def unpack(packed: bytes, limit: int) -> bytes:
     """The content of one zstd frame, never more than `limit` bytes.
 
-    Raises `ValueError` for more, for damage, and for a frame that is cut short.
+    Raises `ValueError` for more and for damage. Of a frame that is cut short the start comes
+    back: whoever parses it finds out.
     """
     # The content size in the header is only a claim, so output is read up to the limit.
     unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)

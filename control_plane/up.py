@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from control_plane.broker import STOP_TIMEOUT_S, Broker, Certificates
+from control_plane.fleet.authority import Authority
 from control_plane.serve import asked_to_stop, running
 from control_plane.settings import Settings
 
@@ -30,7 +31,8 @@ def up(settings: Settings, say: Say) -> None:
         broker.start()
         try:
             (broker.directory / PID).write_text(str(broker.pid))
-            say(f"broker   mosquitto {_place(settings.broker_host, settings.broker_port)}, mutual TLS")
+            place = _place(settings.broker_host, settings.broker_port)
+            say(f"broker   mosquitto {place}, mutual TLS")
             with running(settings):
                 say(f"api      https://{settings.api_host}:{settings.api_port}")
                 if settings.dev:
@@ -48,11 +50,11 @@ def up(settings: Settings, say: Say) -> None:
 
 def broker_of(settings: Settings) -> Broker:
     """The fleet's Mosquitto on this machine, not started."""
-    ca = settings.ca
+    ca = Authority(settings.ca, settings.fleet)
     return Broker(
         settings.broker,
         settings.fleet,
-        Certificates(ca / "server.crt", ca / "server.key", ca / "device-ca.crt"),
+        Certificates(ca.certificate("server"), ca.key("server"), ca.certificate("device-ca")),
         host=settings.broker_host,
         port=settings.broker_port,
     )

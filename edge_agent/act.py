@@ -4,7 +4,8 @@ Once per turn the supervisor calls, from one thread,
 
     actor.begin(approvals, denied, now_ms)              runner deaths become journal entries
     for each model:
-        decision = decide(model, trusted, local, actor.journal(model), ...)     (desired.py)
+        decision = decide(model, trusted, local, actor.journal(model), agent=...,
+                          guarded=actor.guarded)                               (desired.py)
         observed = actor.observe(model, decision.desired, now_ms, now_s)
         step = reconcile(decision.desired, observed, now_ms)
         done = actor.perform(step, observed, decision.desired, now_ms)
@@ -52,9 +53,10 @@ from edge_agent.steps import (
     Sync,
     Wait,
 )
+from edge_agent.watch import health
 from protocol.bundle import Approvals
 from protocol.errors import OutriderError, Unavailable
-from protocol.identifiers import Digest, ModelName
+from protocol.identifiers import Digest, ModelName, short
 from protocol.problems import problem
 from protocol.reported import Outcome, Result
 
@@ -99,6 +101,11 @@ class Actor:
     def journal(self, model: ModelName) -> Journal:
         """As it is on disk; an empty one if there is none, or none that can be read."""
         return self._look.journal(model)
+
+    def guarded(self, bundle: Digest) -> bool:
+        """Whether the thrash guard holds for a bundle: not under a dev policy on a dev agent."""
+        found = self._disk.installed(bundle)
+        return found is None or health.terms(found.policy, dev=self._look.dev).guarded
 
     def begin(self, approvals: Approvals, denied: frozenset[Digest], now_ms: int) -> None:
         """Begin a turn: with what is trusted now, and with the runners that have died."""
@@ -200,9 +207,7 @@ class Actor:
             self._runners.promote(standby)
             self._memory.promoted.add(standby)
             return
-        load = self._look.load(bundle)
-        if load is None or bundle not in (*observed.journal.slots, None):
-            return
+        load = self._sound(bundle)
         loads = (load, *self._companions(model, bases=True))
         for entering in loads:
             if entering.digest not in self._look.served(entering.model):
@@ -236,9 +241,7 @@ class Actor:
         """Golden vectors first: what is found may be a bundle that was given up."""
         model = observed.model
         serving = next((s.runner for s in observed.serving if s.digest == bundle), None)
-        load = self._look.load(bundle)
-        if load is None:
-            return
+        load = self._sound(bundle)
         runner = serving
         try:
             if runner is None:
@@ -299,7 +302,7 @@ class Actor:
     def _commit(self, step: Commit, observed: Observed, desired: Desired, now_ms: int) -> None:
         journal, bundle, trial = observed.journal, step.digest, observed.trial
         if trial is None:
-            return
+            raise Unavailable("OUT-D350", f"{short(bundle)} serves no longer")
         if step.unexercised:
             try:
                 self._runners.probe(trial.runner, observed.model)
@@ -322,11 +325,10 @@ class Actor:
         self._write(journal.with_note(bundle, note.settled, self._protected(desired)))
 
     def _probe(self, bundle: Digest, observed: Observed, desired: Desired, now_ms: int) -> None:
-        load = self._look.load(bundle)
+        load = self._sound(bundle)
         approved = self._look.approvals.get(bundle)
-        listed = approved is not None and not approved.revoked
-        if load is None or not isinstance(desired, Run) or not listed:
-            return
+        if approved is None or approved.revoked or not isinstance(desired, Run):
+            raise Unavailable("OUT-T104", f"{short(bundle)} may not be started")
         journal, candidate = observed.journal, desired.candidate
         note = journal.note(bundle)
         note = replace(
@@ -402,6 +404,13 @@ class Actor:
         return isinstance(wanted, Run) and wanted.digest == status.digest
 
     # --- pieces of steps ---
+
+    def _sound(self, bundle: Digest) -> Load:
+        """Checked at the last moment. Raises `Unavailable` for bytes that have gone bad since."""
+        load = self._look.load(bundle)
+        if load is None:
+            raise Unavailable(denials.CORRUPT, f"the files of {short(bundle)}")
+        return load
 
     def _companions(self, model: ModelName, *, bases: bool) -> tuple[Load, ...]:
         """What else a new runner must hold: of every other model what is served now.

@@ -11,6 +11,7 @@ that says so is in the same transaction as the counts.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,6 +24,7 @@ from edge_agent.outbox_file import OutboxFile
 from edge_agent.outgoing import Held, RowKey
 from edge_agent.windows import ModelCounts, OpenWindow, TakenCounts, bodies_of
 from protocol.codec import encode, to_wire
+from protocol.errors import Unavailable
 from protocol.identifiers import Digest, ModelName, digest_hex
 from protocol.reported import BufferState, Outcome, ReportedState
 from protocol.telemetry import (
@@ -46,7 +48,7 @@ _DETAIL_BYTES: Final = 4096
 class Outbox:
     """Used by one thread. Every method that writes returns when its change is durable.
 
-    All raise `Unavailable` OUT-D501 (full) or OUT-D502 (the storage); nothing has happened then,
+    They raise `Unavailable` OUT-D501 (full) or OUT-D502 (the storage); nothing has happened then,
     and the call can be repeated. `rng` needs real randomness: epochs must not repeat.
     """
 
@@ -70,6 +72,8 @@ class Outbox:
         self._open: dict[str, OpenWindow] = {}
         self._reported_loss = ""
         self._rows: int | None = None
+        self._state = BufferState(limit_bytes=limit_bytes)
+        self._answers = 0
         self.version = 0
         """Grows with every change of what is or may become sendable."""
         self._file = OutboxFile(path, limit_bytes, self._start)
@@ -136,9 +140,10 @@ class Outbox:
 
     @property
     def answers(self) -> int:
-        """Answers ever committed to this file."""
-        with self._file.reading() as db:
-            return _total(db, "answers")
+        """Answers ever committed to this file. Never raises: what was known last, then."""
+        with contextlib.suppress(Unavailable), self._file.reading() as db:
+            self._answers = _total(db, "answers")
+        return self._answers
 
     # --- states and events ----------------------------------------------------------------------
 
@@ -226,16 +231,17 @@ class Outbox:
     # --- the rest -------------------------------------------------------------------------------
 
     def state(self) -> BufferState:
-        """How full it is, for the reported state."""
-        with self._file.reading() as db:
+        """How full it is, for the reported state. Never raises: what was known last, then."""
+        with contextlib.suppress(Unavailable), self._file.reading() as db:
             if self._rows is None:
                 self._rows = int(db.execute("SELECT count(*) FROM buf").fetchone()[0])
-            return BufferState(
+            self._state = BufferState(
                 records=self._rows,
                 bytes=self._file.used_bytes(db),
                 limit_bytes=self._file.limit_bytes,
                 thinned=_total(db, "thinned"),
             )
+        return self._state
 
     @property
     def problem(self) -> tuple[str, str] | None:

@@ -46,8 +46,7 @@ class Collector:
     def _take(self, view: RunnerView, now_s: float, now_ms: int) -> None:
         try:
             take = self._runners.take(view.id, self._outbox.acknowledged(view.id))
-            if take.windows:
-                self._outbox.commit_take(take, now_s, now_ms)
+            self._outbox.commit_take(take, now_s, now_ms)
             if take.final:
                 self._runners.take(view.id, take.seq)
         except RunnerFailed as error:

@@ -6,7 +6,7 @@ that reconciliation sees one of three values and need not know where they came f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -85,12 +85,12 @@ def decide(
     journal: Journal,
     *,
     agent: str,
-    guarded: bool = True,
+    guarded: Callable[[Digest], bool] = lambda _: True,
     stopped: bool = False,
 ) -> Decision:
     """What to head for now. `local.denied` is filled in here; `stopped`: root wants no service.
 
-    `guarded`: whether the thrash guard holds (it does not under the dev policy).
+    `guarded`: whether the thrash guard holds for a bundle (not under its dev policy).
     """
 
     def reading(denied: frozenset[Digest]) -> Resolution:
@@ -114,7 +114,9 @@ def decide(
     run = Run(
         choice,
         allow.get(choice.digest, 0),
-        hindrance(choice, trusted, journal, local.now_ms, guarded=guarded and counts),
+        hindrance(
+            choice, trusted, journal, local.now_ms, guarded=counts and guarded(choice.digest)
+        ),
         counts,
         stable_of(choice, trusted.plan),
     )

@@ -103,7 +103,9 @@ class Download:
             lists = [n for n in self._all_lists() if n not in self._lists and n not in self._held]
             return self._ask({self._list_topic(n): n for n in lists[:WINDOW_FIRST]})
         asked = dict(self._asked)
-        while self._ahead and len(asked) < self._window:
+        # Half a window at a time: a quarter of the packets, and never less than that on its way.
+        room = self._window if 2 * len(asked) <= self._window else 0
+        while self._ahead and len(asked) < room:
             number = self._ahead.popleft()
             asked[self._topics.frame(self._model, self.entry.payload, number)] = number
         return self._ask(asked)

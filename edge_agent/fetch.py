@@ -12,30 +12,31 @@ from __future__ import annotations
 import errno
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial as bind
 from pathlib import Path
 from typing import Final, Protocol
 
-from edge_agent.decode import MAX_MEMORY, decode
+from edge_agent.contents import (
+    INDEX,
+    MANIFEST,
+    keep,
+    lying_there,
+    read_hint,
+    read_index,
+    read_manifest,
+)
+from edge_agent.decode import decode
 from edge_agent.download import Download, Gone
+from edge_agent.job import Job
 from edge_agent.partial import PREFIX, Partial
 from edge_agent.patience import Patience
 from edge_agent.siblings import link_equals, still_missing
 from edge_agent.worker import Worker
 from protocol import codec
-from protocol.bundle import (
-    Approvals,
-    Facts,
-    Index,
-    Member,
-    VariantReference,
-    decode_index,
-    decode_manifest,
-)
-from protocol.errors import Failed, OutriderError, PeerError, TrustError, Unavailable
-from protocol.identifiers import DeviceId, Digest, ModelName, digest_of, short
-from protocol.payload import Hint, HintEntry
+from protocol.bundle import Approvals, Facts, Member, VariantReference
+from protocol.errors import OutriderError, PeerError, TrustError, Unavailable
+from protocol.identifiers import DeviceId, Digest, ModelName, short
 from protocol.reported import Progress
 from protocol.telemetry import Want
 from protocol.topics import Topics
@@ -61,28 +62,6 @@ class FetchStatus:
     problem: tuple[str, str] | None = None
     """Problem code and detail of what holds it up; None while it moves."""
     done: bool = False
-
-
-@dataclass(slots=True)
-class _Job:
-    """One bundle on its way into `directory`."""
-
-    model: ModelName
-    digest: Digest
-    directory: Path
-    started: bool = False
-    done: bool = False
-    index: Index | None = None
-    variant: VariantReference | None = None
-    surveyed: bool = False
-    missing: tuple[Member, ...] = ()
-    # Of the first missing member:
-    entries: tuple[HintEntry, ...] | None = None
-    hint: bytes = b""
-    download: Download | None = None
-    bad: set[Digest] = field(default_factory=set)
-    """Payloads that did not decode to the signed file: never tried again."""
-    gone: set[Digest] = field(default_factory=set)
 
 
 class Fetcher:
@@ -114,7 +93,7 @@ class Fetcher:
         self._patience = Patience(
             rng, frame_timeout_s=frame_timeout_s, want_interval_s=want_interval_s
         )
-        self._job: _Job | None = None
+        self._job: Job | None = None
         self._awaited: dict[str, bool] = {}
         """What is subscribed, and whether its answer is still to come."""
 
@@ -127,7 +106,7 @@ class Fetcher:
         if job is not None and same and (not job.done or job.directory.exists()):
             return
         self.forget()
-        self._job = _Job(model, digest, self._bundles / f".{digest}")
+        self._job = Job(model, digest, self._bundles / f".{digest}")
 
     def forget(self) -> None:
         """Nothing is wanted. What lies on disk stays, for next time."""
@@ -145,7 +124,7 @@ class Fetcher:
             return True
         awaited, self._awaited[topic] = self._awaited[topic], False
         with _Reporting(self):
-            if job.missing and topic == self._hint_topic(job):
+            if topic == job.hint_topic(self._topics):
                 self._take_hint(job, data)
             elif awaited and not self._worker.busy:
                 self._take(job, topic, data)
@@ -183,7 +162,7 @@ class Fetcher:
 
     # --- index and manifest -------------------------------------------------------------------
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: Job) -> None:
         approved = self._approvals().get(job.digest)
         if approved is None or approved.model != job.model:
             raise TrustError("OUT-T104", f"{job.model} {short(job.digest)}")
@@ -191,41 +170,29 @@ class Fetcher:
             raise TrustError("OUT-T105", f"{job.model}/{approved.version}")
         job.directory.mkdir(parents=True, exist_ok=True)
         job.started = True
-        self._take_index(job, _content(job.directory / "index.json"), quietly=True)
+        if data := lying_there(job.directory / INDEX, job.digest):
+            self._take_index(job, data)
 
-    def _take(self, job: _Job, topic: str, data: bytes) -> None:
+    def _take(self, job: Job, topic: str, data: bytes) -> None:
         """An answer that was waited for: a document of the bundle, or a part of a payload."""
         if job.index is None:
             self._take_index(job, data)
-        elif not job.surveyed:
-            self._take_manifest(job, data)
+        elif not job.surveyed and job.variant is not None:
+            self._take_manifest(job, job.variant, data)
         elif job.download is not None:
             self._take_frame(job, job.download, topic, data)
 
-    def _take_index(self, job: _Job, data: bytes, *, quietly: bool = False) -> None:
-        if len(data) > codec.MAX_INDEX or digest_of(data) != job.digest:
-            if quietly:
-                return
-            raise _refused_document(data, "index", job.digest)
-        index = decode_index(data)
-        if index.model != job.model:
-            raise PeerError("OUT-B120", f"an index of {index.model}, not of {job.model}")
-        chosen = index.choose(self._facts)
-        if chosen is None:
-            raise Failed("OUT-D302", "no variant of it fits this device")
-        _write(job.directory / "index.json", data)
+    def _take_index(self, job: Job, data: bytes) -> None:
+        index, chosen = read_index(data, job.model, job.digest, self._facts)
+        keep(job.directory / INDEX, data)
         job.index, job.variant = index, chosen
         self._patience.moved()
-        self._take_manifest(job, _content(job.directory / "manifest.json"), quietly=True)
+        if data := lying_there(job.directory / MANIFEST, chosen.digest):
+            self._take_manifest(job, chosen, data)
 
-    def _take_manifest(self, job: _Job, data: bytes, *, quietly: bool = False) -> None:
-        chosen = job.variant
-        if chosen is None or len(data) != chosen.size or digest_of(data) != chosen.digest:
-            if quietly or chosen is None:
-                return
-            raise _refused_document(data, "manifest", chosen.digest)
-        members = decode_manifest(data).members
-        _write(job.directory / "manifest.json", data)
+    def _take_manifest(self, job: Job, chosen: VariantReference, data: bytes) -> None:
+        members = read_manifest(data, chosen)
+        keep(job.directory / MANIFEST, data)
         job.surveyed = True
         self._patience.moved()
         self._worker.begin(
@@ -235,11 +202,11 @@ class Fetcher:
 
     # --- members --------------------------------------------------------------------------------
 
-    def _surveyed(self, job: _Job, missing: tuple[Member, ...]) -> None:
+    def _surveyed(self, job: Job, missing: tuple[Member, ...]) -> None:
         job.missing = missing
         self._next_member(job)
 
-    def _next_member(self, job: _Job) -> None:
+    def _next_member(self, job: Job) -> None:
         job.entries, job.hint, job.download = None, b"", None
         job.gone.clear()
         self._patience.moved()
@@ -249,51 +216,41 @@ class Fetcher:
             left_over.unlink()
         job.done = True
 
-    def _take_hint(self, job: _Job, data: bytes) -> None:
+    def _take_hint(self, job: Job, data: bytes) -> None:
         if data == job.hint and job.entries is not None:
             return
         if not data:
             job.entries = None
             raise Unavailable("OUT-F101", f"{job.missing[0].path} of {job.model} is withdrawn")
-        try:
-            entries = codec.decode(data, Hint, limit=codec.MAX_HINT).entries
-        except PeerError as error:
-            raise PeerError("OUT-F103", error.why) from error
-        member = job.missing[0]
-        usable = (e for e in entries if e.usable(member.size) and e.base is None)
-        job.entries = tuple(e for e in usable if e.decode_memory <= MAX_MEMORY)
+        job.entries = read_hint(data, job.missing[0])
         job.hint = data
         job.gone.clear()
         self._patience.go_on()
         if job.download is None and not self._worker.busy:
             self._next_entry(job)
 
-    def _next_entry(self, job: _Job) -> None:
+    def _next_entry(self, job: Job) -> None:
         """The next payload in the hint's order, after the last one the first again."""
-        entries = job.entries or ()
-        left = [e for e in entries if e.payload not in job.bad | job.gone]
-        before = job.download.entry if job.download is not None else None
+        entry, again = job.next_entry()
         job.download = None
-        if not left:
+        if entry is None:
             job.entries, job.hint = None, b""
             raise Unavailable("OUT-F101", f"no payload for {job.missing[0].path} can be used")
-        place = entries.index(before) + 1 if before in entries else 0
-        entry = next((e for e in entries[place:] if e in left), left[0])
-        if before is not None and entries.index(entry) < place:
+        if again:
             self._patience.pause()
         on_disk = Partial(job.directory, entry)
         job.download = download = Download(self._topics, job.model, entry, on_disk, self._rng)
         self._worker.begin(bind(_resume, on_disk), bind(self._resumed, job, download))
 
     def _resumed(
-        self, job: _Job, download: Download, found: tuple[tuple[bytes, ...], bytearray] | None
+        self, job: Job, download: Download, found: tuple[tuple[bytes, ...], bytearray] | None
     ) -> None:
         if found is not None:
             download.resume(*found)
             if download.complete:
                 self._decode(job, download)
 
-    def _take_frame(self, job: _Job, download: Download, topic: str, data: bytes) -> None:
+    def _take_frame(self, job: Job, download: Download, topic: str, data: bytes) -> None:
         try:
             new = download.receive(topic, data, self._patience.now)
         except Gone:
@@ -312,14 +269,14 @@ class Fetcher:
         if download.complete:
             self._decode(job, download)
 
-    def _decode(self, job: _Job, download: Download) -> None:
+    def _decode(self, job: Job, download: Download) -> None:
         member = job.missing[0]
         self._worker.begin(
             bind(_decode_member, download.partial, job.directory / member.path, member),
             bind(self._decoded, job, download),
         )
 
-    def _decoded(self, job: _Job, download: Download, error: OutriderError | None) -> None:
+    def _decoded(self, job: Job, download: Download, error: OutriderError | None) -> None:
         if error is not None:
             self._patience.count(error.code, error.why)
             job.bad.add(download.entry.payload)
@@ -332,7 +289,7 @@ class Fetcher:
 
     # --- what goes wrong ----------------------------------------------------------------------
 
-    def _silence(self, job: _Job) -> None:
+    def _silence(self, job: Job) -> None:
         """Nothing useful came for a while: ask again, and look elsewhere."""
         download = job.download
         self._ask_again()
@@ -342,8 +299,7 @@ class Fetcher:
         self._patience.count("OUT-F101", f"frames of {job.missing[0].path} do not come")
         download.slower()
         self._want(download)
-        others = {e.payload for e in job.entries or ()} - job.bad - job.gone
-        if others - {download.entry.payload}:
+        if job.next_entry()[0] not in (None, download.entry):
             self._next_entry(job)
 
     def _want(self, download: Download) -> None:
@@ -373,36 +329,17 @@ class Fetcher:
         except OSError:
             # For want of disk, usually: take the bundle up again from what lies there.
             if (job := self._job) is not None:
-                self._job = _Job(job.model, job.digest, job.directory, bad=job.bad)
+                self._job = Job(job.model, job.digest, job.directory, bad=job.bad)
             raise
 
-    # --- subscriptions --------------------------------------------------------------------------
-
-    def _wanted(self, job: _Job) -> tuple[str, ...]:
-        """Topics that an answer is expected on."""
-        if not job.started or job.done or self._worker.busy or self._patience.paused:
-            return ()
-        if job.index is None:
-            return (self._topics.manifest(job.model, job.digest),)
-        if not job.surveyed and job.variant is not None:
-            return (self._topics.manifest(job.model, job.variant.digest),)
-        if not job.missing:
-            return ()
-        if job.download is None:
-            return (self._hint_topic(job),)
-        return job.download.wanted(self._patience.now)
-
-    def _hint_topic(self, job: _Job) -> str:
-        return self._topics.hint(job.model, job.missing[0].digest)
+    # --- subscriptions ----------------------------------------------------------------------
 
     def _sync(self, *, all_of_them: bool = False) -> None:
         """Make what is subscribed what should be. Unsubscribing can wait for company."""
         job = self._job
-        wanted = self._wanted(job) if job is not None else ()
-        kept = set(wanted)
-        if job is not None and job.missing:
-            # A new hint is of use at any time.
-            kept.add(self._hint_topic(job))
+        busy = self._worker.busy or self._patience.paused
+        wanted = () if job is None or busy else job.wanted(self._topics, self._patience.now)
+        kept = {*wanted, job.hint_topic(self._topics) if job is not None else None}
         excess = [topic for topic in self._awaited if topic not in kept]
         if excess and (all_of_them or len(excess) >= UNSUBSCRIBE_TOGETHER):
             for topic in excess:
@@ -432,12 +369,6 @@ class _Reporting:
         return False
 
 
-def _refused_document(data: bytes, what: str, digest: Digest) -> OutriderError:
-    if not data:
-        return Unavailable("OUT-F101", f"{what} {short(digest)} was cleared")
-    return TrustError("OUT-T107", f"{what} {short(digest)}")
-
-
 def _resume(partial: Partial) -> tuple[tuple[bytes, ...], bytearray] | None:
     digests = partial.load_lists()
     return None if digests is None else (digests, partial.present(digests))
@@ -451,16 +382,3 @@ def _decode_member(partial: Partial, target: Path, member: Member) -> OutriderEr
         return error
     partial.discard()
     return None
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_bytes(data)
-    beside.replace(path)

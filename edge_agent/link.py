@@ -198,7 +198,7 @@ class Link:
         certificate = connection.getpeercert() or {}
         # Trusted time is a lower bound, so "not yet valid" would say nothing.
         if self._now_ms() / 1000 > ssl.cert_time_to_seconds(str(certificate["notAfter"])):
-            raise ssl.SSLError("the broker's certificate has expired")
+            raise ConnectionError("the broker's certificate has expired")
 
 
 def _leave(client: mqtt.Client) -> None:
@@ -236,7 +236,7 @@ def _without_delay(_client: Any, _data: Any, connection: Any) -> None:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}"
+        return f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

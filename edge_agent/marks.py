@@ -17,7 +17,7 @@ from typing import Final
 
 from edge_agent import durable
 from protocol import codec
-from protocol.errors import PeerError
+from protocol.errors import PeerError, Unavailable
 from protocol.identifiers import Count, Digest
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ class Mark:
     keys: str
     version: Count
     digest: Digest | None = None
+    previous: Digest | None = None
+    """Of the document before: what is on disk if the power went between mark and document."""
 
     def allows(self, other: Mark) -> bool:
         """Whether `other` may follow: other keys, a higher version, or the very same."""
@@ -39,6 +41,17 @@ class Mark:
             return True
         same = self.digest is None or other.digest == self.digest
         return other.version == self.version and same
+
+    def recalls(self, digest: Digest) -> bool:
+        """Whether a document on our own disk is one that was verified last."""
+        return digest in (self.digest, self.previous)
+
+    def after(self, old: Mark | None) -> Mark:
+        """This mark, remembering what it follows."""
+        if old is None:
+            return self
+        previous = old.previous if old.digest == self.digest else old.digest
+        return dataclasses.replace(self, previous=previous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +78,24 @@ class MarksFile:
         self.marks = self._read()
 
     def write(self, marks: Marks) -> None:
-        """Durable on return. Raises `OSError`."""
+        """Durable on return. Raises `Unavailable` (OUT-D201) if it cannot be written."""
         if marks != self.marks or not self.intact:
-            durable.replace(self._path, codec.encode(marks))
+            try:
+                durable.replace(self._path, codec.encode(marks))
+            except OSError as error:
+                raise Unavailable("OUT-D201", f"high-water marks: {error}") from error
             self.marks = marks
             self.intact = True
 
     def put_plan(self, model: str, mark: Mark) -> None:
-        self.write(dataclasses.replace(self.marks, plans={**self.marks.plans, model: mark}))
+        plans = {**self.marks.plans, model: mark.after(self.marks.plans.get(model))}
+        self.write(dataclasses.replace(self.marks, plans=plans))
 
     def put_deny(self, mark: Mark) -> None:
-        self.write(dataclasses.replace(self.marks, deny=mark))
+        self.write(dataclasses.replace(self.marks, deny=mark.after(self.marks.deny)))
 
     def put_document(self, mark: Mark) -> None:
-        self.write(dataclasses.replace(self.marks, document=mark))
+        self.write(dataclasses.replace(self.marks, document=mark.after(self.marks.document)))
 
     def _read(self) -> Marks:
         try:

@@ -1,19 +1,17 @@
 """One verification of a set of TUF metadata: `tuf.ngclient` over files in memory.
 
 MQTT has no requests, so nothing is downloaded: the client sees what was offered, and what was not
-offered is "404". It works in a scratch directory that is seeded with the set accepted last, so
-its rollback checks hold while a half-arrived set leaves nothing behind.
+offered is "404". Its cache is memory too, seeded with the set accepted last: its rollback checks
+hold, a half-arrived set leaves nothing behind, and a full disk stops no device from starting.
 
 Everything that touches the inside of `tuf.ngclient` is here; hence `tuf==7.0.*`.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, cast
 
 from tuf.api.exceptions import (
@@ -44,6 +42,7 @@ _CONFIG: Final = UpdaterConfig(
     targets_max_length=MAX_TUF_ROLE,
 )
 _SCHEME = "offered:/"
+_NOWHERE = "/dev/null"  # below a file no file can be: the one path that ngclient opens itself
 _WITHOUT_EXPIRY: Final = datetime.fromtimestamp(0, UTC)
 # A path that only this role may list makes the client load it.
 _INSIDE: Final = {"models": "models/any/any", "rollouts": "rollouts/any"}
@@ -84,6 +83,28 @@ class _Offered(FetcherInterface):
         return iter((self._files[self.last],))
 
 
+class _Updater(Updater):
+    """ngclient with its cache in memory instead of a directory; nothing else is changed."""
+
+    def __init__(self, fetcher: _Offered, bootstrap: bytes, cache: Mapping[str, bytes]) -> None:
+        self.cache = dict(cache)
+        super().__init__(_NOWHERE, _SCHEME, fetcher=fetcher, config=_CONFIG, bootstrap=bootstrap)
+
+    def _load_local_metadata(self, rolename: str) -> bytes:
+        if rolename not in self.cache:
+            raise FileNotFoundError(rolename)
+        return self.cache[rolename]
+
+    def _persist_metadata(self, rolename: str, data: bytes) -> None:
+        self.cache[rolename] = data
+
+    def _persist_root(self, version: int, data: bytes) -> None:
+        """Roots are given with every run, and the caller keeps them."""
+
+    def _update_root_symlink(self) -> None:
+        """There is no directory."""
+
+
 class Verification:
     """One run over a copy of what was offered. `roots` maps versions to bytes.
 
@@ -92,26 +113,18 @@ class Verification:
 
     def __init__(
         self,
-        scratch: Path,
         bootstrap: bytes,
         roots: Mapping[int, bytes],
         roles: Mapping[str, bytes],
         accepted: Mapping[str, bytes],
     ) -> None:
-        self._scratch = scratch
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        for role, data in accepted.items():
-            (scratch / f"{role}.json").write_bytes(data)
         files = {f"{number}.root.json": data for number, data in roots.items()}
         # The client insists on "downloading" a timestamp; the others it takes from its cache.
         files |= {f"{role}.json": accepted[role] for role in accepted if role == "timestamp"}
         files |= {f"{role}.json": data for role, data in roles.items()}
         self._fetcher = _Offered(files)
         # The root this device was enrolled with, always: never a cached one on its own word.
-        self._updater = Updater(
-            str(scratch), _SCHEME, fetcher=self._fetcher, config=_CONFIG, bootstrap=bootstrap
-        )
+        self._updater = _Updater(self._fetcher, bootstrap, accepted)
 
     @property
     def root_version(self) -> int:
@@ -123,7 +136,7 @@ class Verification:
 
         Not necessarily what was offered: a timestamp of equal version does not replace.
         """
-        return {role: (self._scratch / f"{role}.json").read_bytes() for role in ROLES}
+        return {role: self._updater.cache[role] for role in ROLES}
 
     @property
     def culprit(self) -> str:
@@ -158,6 +171,15 @@ class Verification:
     def _judge_expiry_at(self, now: datetime) -> None:
         # ngclient reads the wall clock in its constructor and offers no way to pass a time.
         self._updater._trusted_set.reference_time = now
+
+
+def first_root(data: bytes) -> int:
+    """Version of a root that its own keys signed. Raises TUF's `RepositoryError`, `ValueError`."""
+    metadata = Metadata[Root].from_bytes(data)
+    if not isinstance(metadata.signed, Root):
+        raise RepositoryError(f"it is a {metadata.signed.type}")
+    metadata.signed.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
+    return metadata.signed.version
 
 
 def issued(timestamp: Timestamp) -> datetime | None:

@@ -81,7 +81,7 @@ def phase(observed: Observed, run: Run | None, fetch: FetchState) -> Phase:
         return "probation"
     if any(runner.digest == bundle for runner in observed.standby):
         return "standby"
-    if bundle in observed.verified:
+    if bundle in observed.verified or bundle in observed.ready:
         return "staged"
     if fetch.digest == bundle and fetch.problem is None:
         return "fetching"

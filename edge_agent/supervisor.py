@@ -315,7 +315,7 @@ class Supervisor:
             fallback=installed.policy.fallback if installed is not None else None,
         )
         decision = decide(
-            model, trusted, local, journal, agent=parts.facts.agent, guarded=not parts.dev
+            model, trusted, local, journal, agent=parts.facts.agent, guarded=parts.actor.guarded
         )
         if isinstance(decision.desired, Hold) and model not in parts.disk.models():
             return None

@@ -6,7 +6,6 @@ inference: without fresh metadata the last accepted set stays in force, and says
 
     <directory>/trusted.json   roots, and the set accepted last, in one atomic file
     <directory>/marks.json     high-water marks
-    <directory>/scratch/       of a running verification
 """
 
 from __future__ import annotations
@@ -25,13 +24,12 @@ from tuf.api.exceptions import (
     LengthOrHashMismatchError,
     RepositoryError,
 )
-from tuf.api.metadata import Metadata, Root
 
 from edge_agent import documents, durable
 from edge_agent.approved import Content, read_content
 from edge_agent.clock import Clock
 from edge_agent.marks import Mark, MarksFile, key_set
-from edge_agent.metadata import Verification, Verified, issued
+from edge_agent.metadata import Verification, Verified, first_root, issued
 from edge_agent.offers import Offers
 from protocol import codec
 from protocol.bundle import Approvals
@@ -56,6 +54,10 @@ class Kept:
     under: int = 0
     roles: dict[str, bytes] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not all(number.isdecimal() for number in self.roots):
+            raise ValueError("roots are numbered")
+
 
 class Trust:
     """Of one device; used by one thread. `root` is the root.json of its enrolment.
@@ -66,9 +68,11 @@ class Trust:
     def __init__(self, directory: Path, root: bytes, fleet: FleetName, clock: Clock) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._file = directory / "trusted.json"
-        self._scratch = directory / "scratch"
         self._bootstrap = root
-        self._first_root = _root_version(root)
+        try:
+            self._first_root = first_root(root)
+        except (RepositoryError, ValueError) as error:
+            raise TrustError("OUT-T101", f"root.json of the enrolment: {error}") from error
         self._fleet = fleet
         self._topics = Topics(fleet)
         self._clock = clock
@@ -109,7 +113,8 @@ class Trust:
                 # What is at fault is no longer offered; the rest may do without it.
                 refusal = refusal or error
                 done = len(self._offers) == offered
-            except Unavailable:
+            except Unavailable as error:
+                self._untried = error.code == "OUT-D201"
                 if refusal is None:
                     raise
                 done = True
@@ -227,8 +232,9 @@ class Trust:
         return document
 
     def recall_plan(self, model: ModelName, data: bytes) -> Plan:
-        """A plan from this device's own disk: the very bytes verified last, whether or not they
-        are still what rollouts lists. Raises like `verify_plan`."""
+        """A plan from this device's own disk: the very bytes verified last (or just before, if the
+        power went before the last were written), whether or not rollouts still lists them. Raises
+        like `verify_plan`."""
         return documents.recall(self._marks.marks.plans.get(model), data, Plan, codec.MAX_PLAN)
 
     def recall_deny(self, data: bytes) -> DenyList:
@@ -243,9 +249,7 @@ class Trust:
     def _attempt(self) -> None:
         roots = {int(n): data for n, data in self._kept.roots.items()}
         roots |= {n: data for n, data in self._offers.roots().items() if n not in roots}
-        verification = Verification(
-            self._scratch, self._bootstrap, roots, self._offers.roles(), self._kept.roles
-        )
+        verification = Verification(self._bootstrap, roots, self._offers.roles(), self._kept.roles)
         try:
             verified = verification.run(self._now())
             self._require_marks(verification, verified)
@@ -344,13 +348,17 @@ class Trust:
             return kept
         under = {int(n): data for n, data in kept.roots.items() if int(n) <= kept.under}
         try:
-            verification = Verification(self._scratch, self._bootstrap, under, {}, kept.roles)
+            verification = Verification(self._bootstrap, under, {}, kept.roles)
             verified = verification.run(None)
         except (RepositoryError, DownloadError) as error:
             log.warning("trusted metadata is damaged, it is fetched again: %s", error)
             return dataclasses.replace(kept, under=0, roles={})
         self._verified, self._content = verified, read_content(verified)
-        self._restore_marks(verified, kept)
+        try:
+            self._restore_marks(verified, kept)
+        except Unavailable as error:
+            # The set at hand says the same; the next refresh writes them.
+            log.warning("%s", error)
         return kept
 
     def _restore_marks(self, verified: Verified, kept: Kept) -> None:
@@ -378,17 +386,6 @@ def _role_marks(verified: Verified) -> dict[str, Mark]:
         role: Mark(key_set(*verified.keys_of(role)), version)
         for role, version in verified.versions().items()
     }
-
-
-def _root_version(root: bytes) -> int:
-    try:
-        metadata = Metadata[Root].from_bytes(root)
-        if not isinstance(metadata.signed, Root):
-            raise TrustError("OUT-T101", "root.json of the enrolment is not a root")
-        metadata.signed.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
-    except (RepositoryError, ValueError) as error:
-        raise TrustError("OUT-T101", f"root.json of the enrolment: {error}") from error
-    return metadata.signed.version
 
 
 def _ms(moment: datetime) -> int:

@@ -89,6 +89,8 @@ class Unpacker:
                 view = self._content(view)
             elif self._padding:
                 used = min(self._padding, len(view))
+                if any(view[:used]):
+                    raise _malformed("something hides between two files")
                 self._padding -= used
                 view = view[used:]
             else:

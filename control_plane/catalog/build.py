@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,19 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import onnxruntime
 from numpy.typing import NDArray
 
-from control_plane.catalog import layout, samples
+from control_plane.catalog import layout
 from control_plane.catalog.card import CardFields, make_card
 from control_plane.catalog.contract import Role, make_contract
 from control_plane.catalog.golden import VECTORS, golden, pick
 from control_plane.catalog.inspect import Inspected, inspect
 from control_plane.catalog.lineage import file_source
 from control_plane.catalog.profile import make_profile
+from control_plane.catalog.samples import fit, fixed_batch, run
 from control_plane.catalog.session import Session
 from protocol.bundle import (
-    ROLE_TYPES,
     Card,
     Contract,
     DevPolicy,
@@ -40,7 +38,7 @@ from protocol.bundle import (
 )
 from protocol.codec import encode
 from protocol.errors import InvalidRequest
-from protocol.identifiers import Digest, digest_of, model_version
+from protocol.identifiers import Digest, ModelName, Version, digest_of, model_version
 from protocol.payload import MAX_PAYLOAD
 
 Array = NDArray[Any]
@@ -122,32 +120,46 @@ def build(
     policy = policy or Policy()
     if dev:
         policy = replace(policy, dev=DevPolicy())
-    given = card or CardFields()
+    directory = (into or Path()) / f"{model}-{version}.bundle"
     with tempfile.TemporaryDirectory(prefix="outrider-build-") as folder:
         # What is run here is what ships: renamed members included.
         staged = _stage(Path(folder), inspected)
         measured = _measure(staged, inspected, samples, outputs or Outputs(), feature_names)
-        rows = measured.profile.rows
-        described = make_card(model, version, rows, given, f"onnx opset {inspected.opset}")
-        files: dict[str, bytes] = {
-            "model": inspected.data,
+        described = make_card(
+            model,
+            version,
+            measured.profile.rows,
+            card or CardFields(),
+            f"onnx opset {inspected.opset}",
+        )
+        documents = {
             "contract": pretty(measured.contract),
             "golden": measured.golden,
             "profile": pretty(measured.profile),
             "policy": pretty(policy),
             "card": pretty(described),
         }
-        return _write(
-            (into or Path()) / f"{model}-{version}.bundle",
-            (model, version),
-            files,
-            [staged.parent / name for name, _ in inspected.weights],
-            measured,
-            inspected,
-            needs,
-            described,
-            policy,
-        )
+        files = [_file("model", _NAMES["model"], staged)]
+        files += [_file("weights", name, staged.parent / name) for name, _ in inspected.weights]
+        files += [_file(role, _NAMES[role], data) for role, data in documents.items()]
+        layers = [member for member, _ in files]
+        files.insert(0, _file("config", _NAMES["config"], _config(model, version, layers, card)))
+        written = _write(directory, model, version, files, needs)
+    return BuiltBundle(
+        written.directory,
+        model,
+        version,
+        written.digest,
+        written.index.variants[0].digest,
+        written.size,
+        inspected.opset,
+        needs,
+        measured.contract,
+        measured.profile,
+        measured.vectors,
+        described,
+        policy,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +177,8 @@ def _measure(
     said: Outputs,
     feature_names: Sequence[str] | None,
 ) -> _Measured:
-    inputs = samples.fit(given, inspected.inputs)
-    session = Session(model)
-    answers = samples.run(session, inputs, inspected.inputs)
+    inputs = fit(given, inspected.inputs)
+    answers = run(Session(model), inputs, inspected.inputs)
     contract = make_contract(
         inspected,
         inputs,
@@ -178,7 +189,7 @@ def _measure(
         relative_tolerance=said.relative_tolerance,
     )
     # Devices run the vectors in one batch, so a model of a fixed batch has exactly that many.
-    fixed = samples.fixed_batch(inspected.inputs)
+    fixed = fixed_batch(inspected.inputs)
     chosen = pick(contract, answers, fixed or VECTORS)
     if fixed and len(chosen) < fixed:
         raise InvalidRequest("OUT-B108", f"{len(chosen)} rows, the model takes {fixed} at once")
@@ -196,8 +207,7 @@ def _reference(reference: str) -> tuple[str, str]:
 
 
 def _at_least(needs: Needs, runtime: str) -> Needs:
-    chosen = max(needs.onnxruntime, runtime, key=release)
-    return replace(needs, onnxruntime=chosen)
+    return replace(needs, onnxruntime=max(needs.onnxruntime, runtime, key=release))
 
 
 def _stage(folder: Path, inspected: Inspected) -> Path:
@@ -208,62 +218,39 @@ def _stage(folder: Path, inspected: Inspected) -> Path:
     return model
 
 
+def _file(role: str, name: str, content: bytes | Path) -> tuple[Member, bytes | Path]:
+    if isinstance(content, bytes):
+        return Member(role, name, digest_of(content), len(content)), content
+    size = content.stat().st_size
+    return Member(role, name, file_source(content).digest, size), content
+
+
 def _write(
     directory: Path,
-    names: tuple[str, str],
-    files: dict[str, bytes],
-    weights: list[Path],
-    measured: _Measured,
-    inspected: Inspected,
+    model: ModelName,
+    version: Version,
+    files: Sequence[tuple[Member, bytes | Path]],
     needs: Needs,
-    card: Card,
-    policy: Policy,
-) -> BuiltBundle:
-    members = [Member(role, _NAMES[role], digest_of(d), len(d)) for role, d in files.items()]
-    blobs: dict[Digest, bytes | Path] = {digest_of(data): data for data in files.values()}
-    for path in weights:
-        source = file_source(path)
-        members.append(Member("weights", path.name, source.digest, path.stat().st_size))
-        blobs[source.digest] = path
-    config = _config(names, members, card)
-    members.insert(0, Member("config", _NAMES["config"], digest_of(config), len(config)))
-    variant = Variant(tuple(members))
-    manifest = encode_manifest(variant)
+) -> layout.Layout:
+    manifest = encode_manifest(Variant(tuple(member for member, _ in files)))
     reference = VariantReference(digest_of(manifest), len(manifest), needs)
-    blobs |= {digest_of(config): config, digest_of(manifest): manifest}
-    index = encode_index(Index(*names, (reference,)))
-    written = layout.write(directory, index, blobs)
-    return BuiltBundle(
-        written.directory,
-        *names,
-        written.digest,
-        reference.digest,
-        written.size,
-        inspected.opset,
-        needs,
-        measured.contract,
-        measured.profile,
-        measured.vectors,
-        card,
-        policy,
-    )
+    blobs = {member.digest: content for member, content in files}
+    blobs[reference.digest] = manifest
+    return layout.write(directory, encode_index(Index(model, version, (reference,))), blobs)
 
 
-def _config(names: tuple[str, str], members: Sequence[Member], card: Card) -> bytes:
+def _config(
+    model: ModelName, version: Version, layers: Sequence[Member], card: CardFields | None
+) -> bytes:
     """The CNCF ModelPack configuration; everything of ours is in members and annotations."""
-    assert set(ROLE_TYPES) >= {member.role for member in members}
-    descriptor = {"name": names[0], "version": names[1]}
-    if card.created:
+    descriptor = {"name": model, "version": version}
+    if card and card.created:
         descriptor["createdAt"] = card.created
-    layers = [member.digest.replace("-", ":", 1) for member in members]
-    document = {
-        "descriptor": descriptor,
-        "config": {"format": "onnx"},
-        "modelfs": {"type": "layers", "diffIds": layers},
-    }
-    return encode(json.loads(json.dumps(document)))
-
-
-def runtime_here() -> str:
-    """The onnxruntime that built and checked, for people."""
-    return str(onnxruntime.__version__)
+    identities = [member.digest.replace("-", ":", 1) for member in layers]
+    return encode(
+        {
+            "descriptor": descriptor,
+            "config": {"format": "onnx"},
+            "modelfs": {"type": "layers", "diffIds": identities},
+        }
+    )

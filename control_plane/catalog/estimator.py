@@ -32,7 +32,7 @@ _MAX_DIFFERING_SHARE: Final = 0.01
 
 def build_estimator(
     estimator: Any,
-    table: Array,
+    table: Any,
     reference: str,
     *,
     y: Array | None = None,
@@ -49,9 +49,9 @@ def build_estimator(
     """Convert, check that the ONNX model answers like the estimator, and `build`.
 
     `table` are sample rows [rows, features], numbers only, best of all rows that the estimator was
-    not trained on; the columns of a data frame give the features their names. With `y`, the card says how many of these rows the shipped model gets right or how much
-    of their variance it explains (`samples_accuracy`, `samples_r2`); `metrics` says what was
-    measured elsewhere.
+    not trained on; the columns of a data frame give the features their names. With `y`, the card
+    says how many of these rows the shipped model gets right, or how much of their variance it
+    explains (`samples_accuracy`, `samples_r2`); `metrics` says what was measured elsewhere.
 
     Raises `InvalidRequest`: OUT-B102 when skl2onnx cannot convert it, OUT-B112 when the result
     differs, and whatever `build` raises.

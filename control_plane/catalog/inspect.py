@@ -177,7 +177,7 @@ def _check_loads(path: Path) -> None:
     try:
         Session(path)
     except InvalidRequest as error:
-        newest = opset_limit(error.why)
+        newest = opset_limit(str(error.__cause__))
         if newest is None:
             raise
         raise InvalidRequest(

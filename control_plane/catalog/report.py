@@ -15,7 +15,9 @@ def report(built: BuiltBundle) -> tuple[tuple[str, str], ...]:
     profile = built.profile
     drift = f"{len(profile.features):,} features" if profile.features else "answers only"
     empty = empty_fields(built.card)
-    missing = f"empty: {', '.join(empty)} (a policy may ask for it)" if empty else "complete"
+    missing = f"empty: {', '.join(empty)}" if empty else "complete"
+    if len(empty) == 1:
+        missing += " (a policy may ask for it)"
     lines = [
         (
             "checks",

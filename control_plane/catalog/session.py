@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from protocol.errors import InvalidRequest
 Array = NDArray[Any]
 
 _FATAL = 4
+_STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_FILE = re.compile(r"^Load model from .*? failed:")
+_PLACE = re.compile(r"\S*onnxruntime_src\S+ .*?\) (?=[A-Z])")
 
 
 class Session:
@@ -45,4 +49,8 @@ class Session:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
+    """Without status, path and C++ signatures, which say nothing to people."""
+    text = " ".join(str(error).split())
+    for noise in (_STATUS, _FILE, _PLACE):
+        text = noise.sub("", text)
+    return text[:300].strip()

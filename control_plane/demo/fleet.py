@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +17,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from control_plane.broker import control_identity
 from control_plane.client import Client
 from control_plane.demo.cable import Cable
 from control_plane.demo.traffic import Application
+from control_plane.fleet.authority import Authority
+from control_plane.link import Link
+from control_plane.settings import Settings, read
+from control_plane.up import PID
 from control_plane.wiring import access
 from protocol.errors import Failed, OutriderError
+from protocol.link import Address
 
 START_S: Final = 40.0
 LOOK_S: Final = 0.1
+SAVE_S: Final = 0.5
+"""For the broker to write what it retains."""
 
 
 @dataclass(slots=True)
@@ -86,12 +95,43 @@ class Fleet:
             )
         wait_until(self._is_up, "the control plane answers", START_S)
 
-    def kill_control_plane(self) -> None:
-        """SIGKILL to control plane and broker at once: what a power cut does to them."""
+    def kill_control_plane(self, forget: Sequence[str] = ()) -> None:
+        """SIGKILL to the control plane, then to the broker: what a power cut does to them.
+
+        `forget`: retained topics that the broker has lost when it comes back, as one does that
+        dies before it has saved. That is made certain here instead of left to the moment.
+        """
         control = self._started()
-        os.killpg(control.pid, signal.SIGKILL)
+        control.kill()
         control.wait()
+        broker = int((self._settings().broker / PID).read_text())
+        if forget:
+            self._clear(forget)
+            os.kill(broker, signal.SIGUSR1)  # save what is left
+            time.sleep(SAVE_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(broker, signal.SIGKILL)
         self._control = None
+
+    def _clear(self, topics: Sequence[str]) -> None:
+        settings = self._settings()
+        tls = Authority(settings.ca, settings.fleet).control
+        connected = threading.Event()
+        link = Link(
+            Address(settings.broker_host, settings.broker_port, tls),
+            control_identity(settings.fleet),
+            on_message=lambda *_: None,
+            on_state=lambda up, _: connected.set() if up else None,
+        )
+        link.start()
+        connected.wait(START_S)
+        for topic in topics:
+            link.publish(topic, b"", retain=True)
+        link.confirmed(START_S)
+        link.stop()
+
+    def _settings(self) -> Settings:
+        return read({}, self.home)
 
     @property
     def client(self) -> Client:
@@ -104,10 +144,9 @@ class Fleet:
             log = self.folder / "control-plane.log"
             raise Failed("OUT-S160", f"the control plane ended; look at {log}")
         try:
-            health = self.client.get("/v1/health")
+            return bool(self.client.get("/v1/health")["ready"])
         except OutriderError:
             return False
-        return bool(health["broker"]["connected"])
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._control is None:
@@ -146,8 +185,8 @@ class Fleet:
 
     def lay_cable(self, device: Device) -> Cable:
         """From its next start on, the device reaches the broker through a cable."""
-        configuration = self.client.get("/v1/health")["broker"]
-        device.cable = Cable((configuration["host"], configuration["port"]))
+        settings = self._settings()
+        device.cable = Cable((settings.broker_host, settings.broker_port))
         return device.cable
 
     def status(self, device: Device) -> dict[str, Any] | None:
@@ -169,6 +208,10 @@ class Fleet:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def wait(self) -> None:
+        """As long as the control plane runs."""
+        self._started().wait()
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -134,5 +134,5 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
 
 
 def _shares(counts: Array) -> Array:
-    with_prior: Array = counts + PRIOR
-    return with_prior / with_prior.sum()
+    shares: Array = (counts + PRIOR) / (counts.sum() + PRIOR * len(counts))
+    return shares

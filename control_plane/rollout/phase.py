@@ -15,7 +15,7 @@ from protocol.reported import ModelState, Note, ReportedState
 
 Phase = Literal[
     "targeted",  # nothing heard of it since it was asked
-    "reached",  # it has read the plan that asks it
+    "reached",  # it has read the plan and heads for the candidate
     "staged",  # the candidate is on its disk
     "activated",  # the candidate serves, on probation
     "healthy",  # committed after a trial with traffic
@@ -23,7 +23,7 @@ Phase = Literal[
     "failed",  # given up before it served a request
     "rolled_back",  # given up after it had served
     "refused",  # its agent cannot run what it was sent
-    "silent",  # activated, then no contact for too long
+    "silent",  # the candidate was on its disk or served, then no contact for too long
 ]
 PHASES: Final[tuple[Phase, ...]] = (
     "targeted",
@@ -37,8 +37,11 @@ PHASES: Final[tuple[Phase, ...]] = (
     "refused",
     "silent",
 )
-SERVED: Final[tuple[Phase, ...]] = ("activated", "healthy", "unexercised")
-"""Phases in which no contact for too long counts as silent."""
+HEARD: Final[tuple[Phase, ...]] = ("staged", "activated", "healthy", "unexercised")
+"""Phases in which no contact for too long counts as silent.
+
+A device that dies of the candidate as it starts it has said no more than that it is staged.
+"""
 
 # The candidate was taken away before it could be judged: nobody's failure.
 _NO_FAULT: Final = frozenset({"OUT-D314", "OUT-D315"})
@@ -48,13 +51,12 @@ _ON_DISK: Final = frozenset({"staged", "probing", "standby"})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a rollout asks of a device. `plan_version` is of the first plan that asks it."""
+    """What a rollout asks of a device."""
 
     rollout: str
     model: ModelName
     candidate: Digest
     attempt: int = 0
-    plan_version: int = 0
 
 
 def phase_of(asked: Asked, state: ReportedState | None) -> tuple[Phase, str | None]:
@@ -76,8 +78,7 @@ def phase_of(asked: Asked, state: ReportedState | None) -> tuple[Phase, str | No
         return "targeted", None
     if model.target == asked.candidate:
         return ("staged" if model.phase in _ON_DISK else "reached"), model.waiting
-    read = asked.plan_version > 0 and model.plan_version >= asked.plan_version
-    return ("reached" if read or model.rollout == asked.rollout else "targeted"), model.waiting
+    return ("reached" if model.rollout == asked.rollout else "targeted"), model.waiting
 
 
 def _given_up(asked: Asked, model: ModelState) -> tuple[Phase, str | None] | None:

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
-from control_plane.rollout.phase import SERVED, Asked, Counts, Phase, phase_of
+from control_plane.rollout.phase import HEARD, Asked, Counts, Phase, phase_of
 from control_plane.store.table import Row, Table
 from protocol.identifiers import DeviceId
 from protocol.reported import ReportedState
 
-_SERVED = ", ".join(f"'{phase}'" for phase in SERVED)
+_HEARD = ", ".join(f"'{phase}'" for phase in HEARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Members(Table):
     def moved(self, device: DeviceId, state: ReportedState, now_ms: int) -> None:
         """A device said something new: move it on in the running rollouts that it is in."""
         rows = self._all(
-            "SELECT r.id, r.model, r.candidate, r.attempt, r.asked, m.phase, m.reason "
+            "SELECT r.id, r.model, r.candidate, r.attempt, m.phase, m.reason "
             "FROM member m JOIN rollout r ON r.id = m.rollout "
             "WHERE m.device = ? AND r.ended_ms IS NULL",
             (device,),
@@ -81,21 +81,29 @@ class Members(Table):
     def counts(self, rollout: str, quiet_before_ms: int) -> dict[int, Counts]:
         """Devices per wave and phase; no contact since `quiet_before_ms` is silence.
 
-        Silent are those that had activated; those that were never reached are not linked.
+        Silent are those that had staged or activated; those that were never reached are not linked.
         """
         rows = self._all(
             f"""
             SELECT m.wave, m.phase, count(*),
                    sum(coalesce(d.last_contact_ms, 0) < ?)
             FROM member m JOIN device d ON d.id = m.device
-            WHERE m.rollout = ? AND m.phase IN ({_SERVED}, 'targeted') GROUP BY 1, 2
+            WHERE m.rollout = ? AND m.phase IN ({_HEARD}, 'targeted') GROUP BY 1, 2
             UNION ALL
             SELECT wave, phase, count(*), 0 FROM member
-            WHERE rollout = ? AND phase NOT IN ({_SERVED}, 'targeted') GROUP BY 1, 2
+            WHERE rollout = ? AND phase NOT IN ({_HEARD}, 'targeted') GROUP BY 1, 2
             """,
             (quiet_before_ms, rollout, rollout),
         )
         return _by_wave(rows)
+
+    def freeze(self, rollout: str, quiet_before_ms: int) -> None:
+        """The rollout has ended: note who is silent, since time goes on and phases do not."""
+        self._do(
+            f"UPDATE member SET phase = 'silent' WHERE rollout = ? AND phase IN ({_HEARD}) "
+            "AND device IN (SELECT id FROM device WHERE coalesce(last_contact_ms, 0) < ?)",
+            (rollout, quiet_before_ms),
+        )
 
     def reasons(self, rollout: str) -> dict[str, int]:
         """Problem codes behind members that failed or rolled back."""
@@ -120,7 +128,7 @@ class Members(Table):
             FROM member m JOIN rollout x ON x.id = m.rollout
             LEFT JOIN running r ON r.device = m.device AND r.model = x.model
                  AND r.serving IS NOT x.candidate
-            WHERE m.rollout = ? AND m.phase IN ({_SERVED})
+            WHERE m.rollout = ? AND m.phase IN ('activated', 'healthy', 'unexercised', 'silent')
             """,
             (rollout,),
         )
@@ -131,7 +139,7 @@ def _by_wave(rows: Iterable[Row]) -> dict[int, Counts]:
     found: dict[int, dict[str, int]] = {}
     for wave, phase, number, quiet in rows:
         into = found.setdefault(wave, {})
-        if cast(Phase, phase) in SERVED:
+        if cast(Phase, phase) in HEARD:
             into["silent"] = into.get("silent", 0) + quiet
             number -= quiet  # noqa: PLW2901 - the rest of the row is what was heard
         elif phase == "targeted":

@@ -54,6 +54,12 @@ class Payloads(Table):
         row = self._one(f"SELECT {_COLUMNS} FROM payload WHERE payload = ?", (payload,))
         return _payload(row) if row else None
 
+    def of_model(self, model: ModelName) -> tuple[EncodedPayload, ...]:
+        rows = self._all(
+            f"SELECT {_COLUMNS} FROM payload WHERE model = ? ORDER BY file, size, payload", (model,)
+        )
+        return tuple(_payload(row) for row in rows)
+
     def remove(self, model: ModelName, file: Digest) -> int:
         return self._do("DELETE FROM payload WHERE model = ? AND file = ?", (model, file))
 

@@ -62,6 +62,14 @@ class Plans(Table):
         rows = self._all("SELECT model, version, number, data FROM plan ORDER BY model")
         return tuple(PlanRow(*row) for row in rows)
 
+    def models(self) -> tuple[ModelName, ...]:
+        """Models that have, or have to have, a plan."""
+        rows = self._all(
+            "SELECT model FROM plan UNION SELECT model FROM assignment "
+            "UNION SELECT model FROM last_end ORDER BY 1"
+        )
+        return tuple(row[0] for row in rows)
+
     def put(self, plan: PlanRow) -> None:
         """A plan never goes back: a version that is not higher changes nothing."""
         self._do(

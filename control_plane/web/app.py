@@ -12,6 +12,7 @@ from control_plane.web import (
     events,
     health,
     operations,
+    payloads,
     records,
     releases,
     rollouts,
@@ -50,12 +51,13 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(RequireToken, token=parts.token)
     app.add_middleware(Traced)
     app.include_router(health.router)
-    app.include_router(enrol.router)
+    app.include_router(enrol.public)
     fleet = APIRouter(
         prefix="/v1/fleets/{fleet}", dependencies=[Depends(own_fleet), Depends(bearer)]
     )
     for module in (
-        bundles, releases, devices, rollouts, drift, records, events, operations, trust,
+        bundles, releases, enrol, devices, rollouts, drift, records, events, operations, payloads,
+        trust,
     ):  # fmt: skip
         fleet.include_router(module.router)
     app.include_router(fleet)

@@ -1,4 +1,4 @@
-"""What an operator may change about a device: its document before and after. Decides, stores not."""
+"""What an operator may change about a device. Decides what its document becomes; stores nothing."""
 
 from __future__ import annotations
 

@@ -127,9 +127,7 @@ def delete_pin(
 
 
 @router.post("/devices/{device}/allow", summary="Let a device try a version again")
-def allow_version(
-    device: str, allowing: Allowing, parts: Here, response: Response
-) -> ShownDevice:
+def allow_version(device: str, allowing: Allowing, parts: Here, response: Response) -> ShownDevice:
     """Lifts what the device itself holds against the version."""
     with parts.store.write():
         row = device_of(parts, device)

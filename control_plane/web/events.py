@@ -1,4 +1,4 @@
-"""What happened, in order: a client keeps the last id it has seen and asks for what is behind it."""
+"""What happened, in order: a client keeps the last id it saw and asks for what is behind it."""
 
 from __future__ import annotations
 

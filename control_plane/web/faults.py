@@ -24,7 +24,8 @@ def answer_errors(app: FastAPI) -> None:
 
 def _ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, OutriderError)
-    return answer(error, request_id(request.scope))
+    place = "?selector" if request.method == "GET" else "#/to"
+    return answer(error, request_id(request.scope), selector_at=place)
 
 
 def _invalid(request: Request, error: Exception) -> Response:
@@ -46,9 +47,7 @@ def _http(request: Request, error: Exception) -> Response:
         ours = InvalidFields([FieldError("#", str(error.detail))])
     else:
         ours = Failed("OUT-S160", path)
-    return answer(
-        ours, request_id(request.scope), status=error.status_code, headers=error.headers
-    )
+    return answer(ours, request_id(request.scope), status=error.status_code, headers=error.headers)
 
 
 def field_error(said: dict[str, Any]) -> FieldError:

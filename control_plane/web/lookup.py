@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from control_plane.store.bundles import BundleRow
 from control_plane.store.devices import Device
+from control_plane.store.rollouts import Rollout
 from control_plane.web.parts import Parts
 from control_plane.web.problems import FieldError, InvalidFields
 from control_plane.web.unknown import unknown
@@ -52,6 +53,15 @@ def bundles(parts: Parts, model: str | None = None) -> Iterator[BundleRow]:
         after = found.after
         if after is None:
             return
+
+
+def rollout_of(parts: Parts, name: str) -> Rollout:
+    """By id ("digits-7"). Raises `InvalidRequest` OUT-S110."""
+    found = parts.store.rollouts.get(name)
+    if found is None:
+        near = parts.store.rollouts.page(limit=_PAGE).items
+        raise unknown("rollout", name, (rollout.id for rollout in near))
+    return found
 
 
 def references(parts: Parts) -> dict[Digest, str]:

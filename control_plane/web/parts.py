@@ -15,6 +15,7 @@ from control_plane.signing.repository import Repository
 from control_plane.store import Store
 from control_plane.web.unknown import unknown
 from control_plane.web.work import Work
+from protocol.identifiers import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Parts:
     wake: Callable[[], None]
     """Have the ticker look at once: something has changed."""
     health: Callable[[], Mapping[str, PartHealth]]
+    origin_bytes: Callable[[], Mapping[Digest, int]] = dict
+    """Per payload, what has left this process since it started."""
 
 
 @dataclass(frozen=True, slots=True)

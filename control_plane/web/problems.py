@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from fastapi.responses import JSONResponse
 
+from control_plane.fleet.grammar import SelectorUnreadable
 from protocol.errors import InvalidRequest, OutriderError
 from protocol.problems import Problem, problem
 
@@ -66,18 +67,25 @@ class WithFacts(InvalidRequest):
         super().__init__(code, why, do=do)
 
 
-def document(error: OutriderError, request_id: str) -> dict[str, Any]:
+def body(
+    error: OutriderError, request_id: str = "", *, selector_at: str = "#/to"
+) -> dict[str, Any]:
     """The problem as JSON values; members that say nothing are left out."""
-    body = {**_head(error.problem), "help": error.do, "request_id": request_id}
+    said: dict[str, Any] = {**_head(error.problem), "help": error.do}
+    if request_id:
+        said["request_id"] = request_id
     if error.why:
-        body["detail"] = error.why
+        said["detail"] = error.why
     if isinstance(error, InvalidFields):
-        body["errors"] = [_field(each) for each in error.errors]
+        said["errors"] = [_field(each) for each in error.errors]
+    if isinstance(error, SelectorUnreadable):
+        said["selector"] = error.text
+        said["errors"] = [_field(FieldError(selector_at, error.why, error.offset))]
     if isinstance(error, WithFacts):
         if error.instance:
-            body["instance"] = error.instance
-        body.update(error.facts)
-    return body
+            said["instance"] = error.instance
+        said.update(error.facts)
+    return said
 
 
 def answer(
@@ -86,17 +94,18 @@ def answer(
     *,
     status: int | None = None,
     headers: Mapping[str, str] | None = None,
+    selector_at: str = "#/to",
 ) -> JSONResponse:
     """`status` overrides the catalogue's, for causes that HTTP tells apart and people do not."""
-    body = document(error, request_id)
+    content = body(error, request_id, selector_at=selector_at)
     if status is not None:
-        body["status"] = status
+        content["status"] = status
     said = dict(headers or {})
-    if body["status"] == 401:
+    if content["status"] == 401:
         said["WWW-Authenticate"] = "Bearer"
-    if body["status"] in (429, 503):
+    if content["status"] in (429, 503):
         said["Retry-After"] = str(RETRY_AFTER_S)
-    return JSONResponse(body, body["status"], said, MEDIA_TYPE)
+    return JSONResponse(content, content["status"], said, MEDIA_TYPE)
 
 
 def page(code: str) -> dict[str, Any]:

@@ -208,4 +208,3 @@ def _next(names: list[str], limit: int) -> str | None:
 
 def _behind(key: tuple[str | int, ...] | None, model: str) -> str | None:
     return cursor(key, "versions", model) if key else None
-

@@ -50,7 +50,8 @@ class Traced:
 
         try:
             await self._app(scope, receive, send_traced)
-        except Exception as fault:  # noqa: BLE001 - top of every request: answered and logged
+        except Exception as fault:
+            # Top of every request: answered and logged.
             log.error("%s %s %s", name, scope["method"], scope["path"], exc_info=fault)
             if not started:
                 failure = answer(Failed("OUT-S160", f"look for {name} in the log"), name)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from control_plane.store import Store
 from control_plane.store.operations import Operation
-from control_plane.web.problems import document
+from control_plane.web.problems import body
 from protocol.errors import Failed, InvalidRequest, OutriderError
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Work:
         left = operations.unfinished()
         for operation in left:
             why = f"{operation.kind} was {operation.state} when it stopped"
-            problem = document(InvalidRequest("OUT-S146", why), operation.id)
+            problem = body(InvalidRequest("OUT-S146", why), operation.id)
             operations.fail(operation.id, problem, self._now_ms())
         return len(left)
 
@@ -62,9 +62,10 @@ class Work:
         try:
             result = task(tell)
         except OutriderError as error:
-            operations.fail(name, document(error, name), self._now_ms())
-        except Exception as fault:  # noqa: BLE001 - top of the thread: told, logged, next one
+            operations.fail(name, body(error, name), self._now_ms())
+        except Exception as fault:
+            # Top of the thread: told, logged, and on to the next one.
             log.error("%s", name, exc_info=fault)
-            operations.fail(name, document(Failed("OUT-S160"), name), self._now_ms())
+            operations.fail(name, body(Failed("OUT-S160"), name), self._now_ms())
         else:
             operations.succeed(name, result, self._now_ms())

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from edge_agent.runner.accept import HttpThread
 from edge_agent.runner.blame import Notebook
 from edge_agent.runner.control import (
     LoadEntry,
@@ -35,7 +36,6 @@ from edge_agent.runner.control import (
 )
 from edge_agent.runner.counts import Ledger
 from edge_agent.runner.fault import abort_if_asked
-from edge_agent.runner.http import HttpThread
 from edge_agent.runner.served import Served
 from edge_agent.runner.server import Application
 from edge_agent.runner.views import ModelWindows, Role, RunnerFailed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -31,6 +32,12 @@ _ONNX_TYPES: Final = {
     "tensor(string)": "BYTES",
 }
 _SILENT: Final = 4
+_NOISE: Final = (
+    re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : "),
+    re.compile(r"Load model from \S+ failed: ?"),
+    # Source file, line and C++ signature of whoever threw it.
+    re.compile(r"/\S+\.(?:cc|h):\d+ [^)]*\)(?: const)? "),
+)
 
 
 class ModelFailed(Exception):
@@ -58,7 +65,7 @@ class Session:
                 str(bundle.file("model")), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise ModelFailed(_first_sentence(error)) from error
+            raise ModelFailed(_reason(error)) from error
         self._outputs = [spec.name for spec in bundle.contract.outputs]
         _compare("input", bundle.contract.inputs, self._session.get_inputs(), all_of_them=True)
         _compare("output", bundle.contract.outputs, self._session.get_outputs(), all_of_them=False)
@@ -68,7 +75,7 @@ class Session:
         try:
             results = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
-            raise ModelFailed(_first_sentence(error)) from error
+            raise ModelFailed(_reason(error)) from error
         for name, result in zip(self._outputs, results, strict=True):
             if not isinstance(result, np.ndarray):
                 raise ModelFailed(f"{name} is a {type(result).__name__}, not a tensor")
@@ -90,7 +97,9 @@ def _compare(
         raise ModelFailed(f"its contract does not name {side} {', '.join(missing[:4])}")
 
 
-def _first_sentence(error: Exception) -> str:
-    """Without the prefix that says only that it comes from onnxruntime."""
+def _reason(error: Exception) -> str:
+    """onnxruntime's message without what helps only its developers, on one line."""
     text = " ".join(str(error).split())
-    return text.removeprefix("[ONNXRuntimeError] : ")[:300] or type(error).__name__
+    for noise in _NOISE:
+        text = noise.sub("", text)
+    return text[:300].strip() or type(error).__name__

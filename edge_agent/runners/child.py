@@ -1,4 +1,4 @@
-"""Runner processes: started, watched and ended by a handle that can never mean another process."""
+"""Runner processes: how they are started, watched and ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LISTENER_FD: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process by its pidfd; `started_here` says whether its exit status can be read."""
+    """A process by its pidfd, so that it can never be mistaken for a later one of that number."""
 
     pid: int
     pidfd: int
@@ -76,6 +76,7 @@ def spawn(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     arguments = [
         sys.executable,
+        "-P",  # whatever lies in the current folder is none of our modules
         "-m",
         "edge_agent.runner.process",
         f"--run={run}",

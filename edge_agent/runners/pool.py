@@ -101,6 +101,12 @@ class Runners:
                     self._listener = self._fetch_listener(known)
         if self._listener is None:
             self._listener = bind(self._host, self._wanted_port, shared=killed)
+        elif self._wanted_port not in (0, self.port):
+            log.warning(
+                "port %d is served on, as before; %d takes effect when no runner is left",
+                self.port,
+                self._wanted_port,
+            )
 
     def views(self) -> tuple[RunnerView, ...]:
         self._observe()

@@ -112,7 +112,9 @@ def test_waiting_for_an_operation_gives_its_result():
 
 def test_waiting_for_an_operation_that_fails_raises_its_problem():
     problem = {"code": "OUT-B130", "detail": "digits/v1 is 4be1d7a3", "help": "choose a new one"}
-    client = client_to(lambda request: httpx.Response(200, json=operation("failed", problem=problem)))
+    client = client_to(
+        lambda request: httpx.Response(200, json=operation("failed", problem=problem))
+    )
     with pytest.raises(OutriderError) as raised:
         client.wait(json.loads(json.dumps(operation("running"))), look_s=0)
     assert (raised.value.code, raised.value.why) == ("OUT-B130", "digits/v1 is 4be1d7a3")

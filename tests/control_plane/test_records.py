@@ -3,11 +3,14 @@
 import itertools
 import random
 import sqlite3
+import threading
 
 import pytest
+import sqlite_utils
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.store.migrations import m0004_records
 from control_plane.store.records import Gap, Ingested, Records
 from protocol.codec import encode, to_wire
 from protocol.reported import ReportedState
@@ -103,10 +106,6 @@ def histories(draw: st.DrawFn) -> list[Record]:
 
 def in_memory() -> Records:
     db = sqlite3.connect(":memory:", isolation_level=None)
-    import sqlite_utils
-
-    from control_plane.store.migrations import m0004_records
-
     m0004_records.migrate(sqlite_utils.Database(db))
     return Records(lambda: db)
 
@@ -283,8 +282,6 @@ def test_windows_and_events_of_a_device_come_in_order_of_time(records):
 
 def test_a_random_history_gives_the_same_totals_through_two_connections(file, tmp_path):
     """Two ingesters on one file: the write lock puts them in some order, and any will do."""
-    import threading
-
     arrivals = [window(lo, lo + 1) for lo in range(24)] + [block(0, 24), block(0, 8)]
     failures = []
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from edge_agent.denials import (
@@ -16,8 +18,14 @@ B, C = digest_of(b"b"), digest_of(b"c")
 NOW = 10 * GUARD_DAY_MS
 
 
-def denied(reason: str = "OUT-D310", **rest: object) -> Note:
-    return Note(**{"reason": reason, "definite": True, "attempt": 1, "agent": "1.0"} | rest)
+def denied(reason: str = "OUT-D310", **rest: Any) -> Note:
+    fields: dict[str, Any] = {
+        "reason": reason,
+        "definite": True,
+        "attempt": 1,
+        "agent": "1.0",
+    } | rest
+    return Note(**fields)
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,11 @@ def _signed_plan(fleet, device, plan, minutes=5):
 @pytest.mark.parametrize(
     "change,family",
     [
-        ({"fleet": "south"}, TrustError),
-        ({"model": "sounds"}, TrustError),
+        ({"fleet": "south", "version": 2**40}, TrustError),
+        ({"model": "sounds", "version": 2**40}, TrustError),
         ({"version": 1}, TrustError),
         ({"number": 99}, TrustError),
-        ({"must_understand": ("plan/9",)}, NotUnderstood),
+        ({"must_understand": ("plan/9",), "version": 2**40}, NotUnderstood),
     ],
     ids=["another fleet", "another model", "older", "changed without a version", "future"],
 )
@@ -183,3 +183,21 @@ def test_settings_out_of_range_refuse_the_whole_document(fleet, device):
     data = codec.encode(own(9))[:-1] + b',"settings":{"state_interval_s":1}}'
     with pytest.raises(PeerError):
         device.trust.verify_document(envelope(fleet, data), DEVICE)
+
+
+def test_a_power_cut_between_mark_and_document_leaves_the_document_before(fleet, device):
+    documents = [fleet.document(version) for version in (1, 2, 3)]
+    for document in documents:
+        device.trust.verify_document(document, DEVICE)
+        device.trust.verify_document(document, DEVICE)
+    plan = fleet.plans["digits"][0]
+    first = device.trust.verify_plan("digits", plan)
+    newer = dataclasses.replace(first, version=2**40)
+    device.trust.verify_plan("digits", _signed_plan(fleet, device, newer))
+    device.restart()
+
+    assert device.trust.recall_document(documents[2]).version == 3
+    assert device.trust.recall_document(documents[1]).version == 2
+    with pytest.raises(TrustError, match="T102"):
+        device.trust.recall_document(documents[0])
+    assert device.trust.recall_plan("digits", plan) == first

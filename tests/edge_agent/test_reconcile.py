@@ -1,6 +1,10 @@
-"""The decision table, row by row, and the matrix of what is wanted by how far the device is."""
+"""The decision table, row by row, and the matrix of what is wanted by how far the device is.
+
+Long because it is one table.
+"""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +24,9 @@ NAMES = {A: "A", Z: "Z", B: "B", C: "C", f".{B}": ".B", f".{C}": ".C", None: "-"
 TERMS = Terms(1800, 86_400, 50, Limits())
 
 
-def run(bundle: str, hindrance: Hindrance | None = None, *, attempt: int = 0, allow: int = 0) -> Run:
+def run(
+    bundle: str, hindrance: Hindrance | None = None, *, attempt: int = 0, allow: int = 0
+) -> Run:
     return Run(Candidate(bundle, "rollout", "r", attempt), allow, hindrance)
 
 
@@ -175,8 +181,12 @@ EXPIRED = Hindrance("OUT-T121")
         ),
         pytest.param(
             Hold(),
-            device(journal=Journal("m"), lost=True, approved=frozenset({A, Z}),
-                   serving=(Serving("r1", max(A, Z)),)),
+            device(
+                journal=Journal("m"),
+                lost=True,
+                approved=frozenset({A, Z}),
+                serving=(Serving("r1", max(A, Z)),),
+            ),
             f"4 Rescue {NAMES[max(A, Z)]}",
             id="and what serves",
         ),
@@ -202,9 +212,7 @@ EXPIRED = Hindrance("OUT-T121")
             "6 Reject B OUT-D315",
             id="or revoked, and said so",
         ),
-        pytest.param(
-            run(A), on_trial(AWAY), "6 Activate A", id="then the base comes back"
-        ),
+        pytest.param(run(A), on_trial(AWAY), "6 Activate A", id="then the base comes back"),
         pytest.param(
             run(A),
             on_trial(AWAY, serving=(Serving("r2", B, covered=True), Serving("r3", A))),
@@ -311,7 +319,10 @@ EXPIRED = Hindrance("OUT-T121")
             id="the base settles first",
         ),
         pytest.param(
-            run(B, EXPIRED), device(also=(B,)), "22 Wait OUT-T121", id="expired trust starts nothing"
+            run(B, EXPIRED),
+            device(also=(B,)),
+            "22 Wait OUT-T121",
+            id="expired trust starts nothing",
         ),
         pytest.param(
             run(B, EXPIRED), device(ready=frozenset({B})), "18 Stage B", id="but it stages"
@@ -351,7 +362,10 @@ EXPIRED = Hindrance("OUT-T121")
         pytest.param(
             run(A),
             device(
-                journal=Journal("m", 1, A), complete=frozenset({A}), verified=frozenset(), serving=()
+                journal=Journal("m", 1, A),
+                complete=frozenset({A}),
+                verified=frozenset(),
+                serving=(),
             ),
             "21 Fetch A",
             id="a damaged current without another is fetched again",
@@ -367,7 +381,10 @@ EXPIRED = Hindrance("OUT-T121")
             id="a denial stands",
         ),
         pytest.param(
-            run(B, attempt=2), device(journal=noted(B, DENIED)), "21 Fetch B", id="until it is lifted"
+            run(B, attempt=2),
+            device(journal=noted(B, DENIED)),
+            "21 Fetch B",
+            id="until it is lifted",
         ),
         pytest.param(
             run(B, attempt=2),
@@ -386,13 +403,11 @@ STAGED = device(also=(B,), ready=frozenset(), garbage=())
 FETCHED = device(ready=frozenset({B}))
 PROBING = device(also=(B,), journal=trying(), standby=(Standby("r9", B),))
 TRIAL = on_trial()
-COMMITTED = device(
-    also=(B,), journal=Journal("m", 2, B, A), serving=(Serving("r2", B),)
-)
+COMMITTED = device(also=(B,), journal=Journal("m", 2, B, A), serving=(Serving("r2", B),))
 WITHOUT_PREVIOUS = replace(COMMITTED, journal=Journal("m", 2, B))
 
 
-def against_b(observed: Observed, how: str) -> Observed:
+def against_b(observed: Observed, how: Any) -> Observed:
     if how == "denied":
         return replace(observed, denied=frozenset({B}))
     return replace(observed, revoked={B: how})
@@ -419,9 +434,8 @@ def test_what_is_wanted_by_how_far_the_device_is(
     wanted, idle, fetched, staged, probing, trial, committed
 ):
     states = (IDLE, FETCHED, STAGED, PROBING, TRIAL, COMMITTED)
-    desired: Desired = {"Hold": Hold(), "Nothing": Nothing(), "A": run(A), "C": run(C)}.get(
-        wanted, run(B)
-    )
+    others: dict[str, Desired] = {"Hold": Hold(), "Nothing": Nothing(), "A": run(A), "C": run(C)}
+    desired = others.get(wanted, run(B))
     how = wanted.partition(" ")[2]
     seen = [said(desired, against_b(state, how) if how else state) for state in states]
     assert seen == [idle, fetched, staged, probing, trial, committed]

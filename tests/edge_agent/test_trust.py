@@ -157,7 +157,7 @@ def test_what_was_verified_last_is_recalled_from_disk_although_the_target_moved_
     with pytest.raises(TrustError, match="T106"):
         device.trust.recall_plan("digits", old + b" ")
     with pytest.raises(TrustError, match="T102"):
-        device.trust.recall_document(fleet.document(2))
+        device.trust.recall_document(fleet.document(9))
 
 
 def test_an_entry_from_the_future_is_refused_alone_and_told_apart_from_a_delisted_one(

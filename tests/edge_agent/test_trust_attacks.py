@@ -3,6 +3,7 @@
 The rule in every case: an error of the right family, and what was trusted stays in force.
 """
 
+import contextlib
 import json
 from typing import Any
 
@@ -219,3 +220,20 @@ def test_a_stolen_online_key_cannot_push_trusted_time_beyond_the_approvals(tmp_p
 
 
 # --- device documents ---------------------------------------------------------------------------
+
+
+def test_a_second_timestamp_of_the_same_version_neither_replaces_nor_is_waited_for(fleet, device):
+    def change(timestamp):
+        timestamp.unrecognized_fields["x"] = 1
+
+    before = device.trust.state()
+    stamp = fleet.forge("timestamp", change, fleet.signer(create.SNAPSHOT_KEY))
+    assert not device.read(fleet.broker | {TOPICS.tuf("timestamp"): stamp})
+    assert device.trust.wanted() == ()
+    assert device.trust.state() == before
+    assert not device.trust.refresh()
+    next_publication(fleet)
+    device.trust.offer(TOPICS.tuf("snapshot"), fleet.broker[TOPICS.tuf("snapshot")])
+    with contextlib.suppress(Unavailable):
+        device.trust.refresh()
+    assert device.trust.wanted() == ()

@@ -1,13 +1,16 @@
 """A damaged, lost or older cache costs a fetch, never protection."""
 
+import contextlib
 import json
 
 import pytest
 
 from control_plane.signing import create
+from edge_agent import durable
 from protocol.errors import TrustError, Unavailable
 from protocol.identifiers import digest_of
 from tests.fakes.fleet_trust import (
+    DEVICE,
     START_MS,
     TOPICS,
     Device,
@@ -33,7 +36,11 @@ def device(tmp_path, fleet):
     return device
 
 
-@pytest.mark.parametrize("content", [b"", b"{", None], ids=["emptied", "cut", "deleted"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", None, b'{"roots":{"x":"AA=="}}', b'{"roles":{"models":"AA=="},"under":1}'],
+    ids=["emptied", "cut", "deleted", "no number", "no metadata"],
+)
 def test_a_damaged_cache_does_not_remove_rollback_protection(fleet, device, content):
     old = dict(fleet.broker)
     next_publication(fleet)
@@ -129,21 +136,22 @@ def test_an_old_cache_with_newer_marks_and_a_root_out_of_turn_is_refused_in_the_
     assert device.read(fleet.broker)
 
 
-def test_a_full_disk_loses_nothing_and_is_tried_again(fleet, device, monkeypatch):
-    from edge_agent import durable
+def _full(path, data):
+    raise OSError(28, "No space left on device")
 
+
+def test_a_full_disk_loses_nothing_and_is_tried_again(fleet, device, monkeypatch):
     next_publication(fleet)
     before = device.trust.state()
 
-    def full(path, data):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "replace", full)
+        patch.setattr(durable, "replace", _full)
         with pytest.raises(Unavailable, match="D201"):
             device.read(fleet.broker)
         assert device.trust.state() == before
-    assert device.trust.refresh()
+        device.restart()
+        assert device.trust.state() == before
+    assert device.read(fleet.broker)
     assert device.trust.approvals[digest_of(b"index of digits/v1")].revoked
 
 
@@ -159,3 +167,61 @@ def test_an_older_chain_of_roots_is_waited_out_after_the_cache_was_lost(fleet, d
     assert not device.trust.known
     assert device.trust.standing[1] == TOPICS.root(2)
     assert device.read(fleet.broker)
+
+
+def test_after_a_full_disk_the_same_offers_are_tried_again(fleet, device, monkeypatch):
+    next_publication(fleet)
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "replace", _full)
+        with pytest.raises(Unavailable, match="D201"):
+            device.read(fleet.broker)
+        with pytest.raises(Unavailable, match="D201"):
+            device.trust.verify_document(fleet.document(1), DEVICE)
+    assert device.trust.refresh()
+    assert device.trust.verify_document(fleet.document(1), DEVICE)
+
+
+def test_a_full_disk_at_a_restart_that_finds_no_marks(fleet, device, monkeypatch):
+    damage(device.directory / "tuf" / "marks.json", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "replace", _full)
+        device.restart()
+    assert device.trust.known
+
+
+def test_only_two_files_are_kept(fleet, device):
+    rotate(fleet)
+    device.read(fleet.broker)
+    names = sorted(path.name for path in (device.directory / "tuf").iterdir())
+    assert names == ["marks.json", "trusted.json"]
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_power_cut_between_any_two_writes(fleet, device, monkeypatch, writes):
+    old, before = dict(fleet.broker), device.trust.state()
+    next_publication(fleet)
+    left = [writes]
+    replace = durable.replace
+
+    def cut(path, data):
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        replace(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "replace", cut)
+        with contextlib.suppress(KeyboardInterrupt):
+            device.read(fleet.broker)
+    device.restart()
+
+    assert device.trust.known
+    assert (device.trust.state() == before) is (writes == 0)
+    device.read(fleet.broker)
+    assert device.trust.approvals[digest_of(b"index of digits/v1")].revoked
+    with pytest.raises(TrustError):
+        device.read(old)
+    damage(device.directory / "tuf" / "trusted.json", b"")
+    device.restart()
+    with pytest.raises(TrustError, match="trusted before"):
+        device.read(old)

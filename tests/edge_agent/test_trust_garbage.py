@@ -1,14 +1,16 @@
 """Whatever arrives, a device answers with one of our errors and goes on trusting what it did."""
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tuf.api.metadata import Metadata
 
 from control_plane.signing.adopt import newer
-from protocol.errors import OutriderError
+from protocol.errors import OutriderError, TrustError
 from tests.fakes.fleet_trust import DEVICE, TOPICS, Device, Fleet
 
 JUNK = st.one_of(
@@ -89,10 +91,9 @@ def test_spoiled_metadata(tmp_path_factory, fleet, device, data):
     # Nothing sticks: the right messages are trusted afterwards.
     for each in names:
         device.trust.offer(each, fleet.broker[each])
-    try:
+    # Root 2 is one that nobody signed: it is refused, the rest is not.
+    with contextlib.suppress(TrustError):
         device.trust.refresh()
-    except OutriderError as error:
-        assert "root" in str(error)  # root 2 is one that nobody signed
     assert device.trust.known
     assert device.trust.root_version == 1
 
@@ -117,7 +118,9 @@ def test_spoiled_metadata_is_not_adopted_by_a_control_plane(fleet, data):
     message = spoiled(data.draw, fleet.broker[TOPICS.tuf(role)])
     taken = newer(role, message, 0, fleet.repository._delegator(role))
     if taken is not None:
-        assert json.loads(taken)["signed"] == json.loads(fleet.broker[TOPICS.tuf(role)])["signed"]
+        # Signatures cover the meaning; several spellings may have the same.
+        whole = Metadata[Any].from_bytes(fleet.broker[TOPICS.tuf(role)])
+        assert Metadata[Any].from_bytes(taken).signed_bytes == whole.signed_bytes
 
 
 @QUICK

@@ -2,10 +2,12 @@
 
 import pytest
 
+from control_plane.signing import create
 from protocol.bundle import Approved
 from protocol.errors import Unavailable
 from protocol.identifiers import digest_of
-from tests.fakes.fleet_trust import DAY_MS, START_MS, Device, Fleet, Machine
+from tests.fakes.fleet_trust import DAY_MS, START_MS, TOPICS, Device, Fleet, Machine
+from tests.fakes.forgery import seal
 
 
 @pytest.fixture
@@ -115,3 +117,36 @@ def test_plans_were_confirmed_when_the_timestamp_was_signed(fleet, device):
     device.read(fleet.broker)
 
     assert device.trust.issued_ms == START_MS
+
+
+def test_rollouts_that_nobody_confirmed_for_two_weeks_are_not_taken_under_a_fresh_timestamp(
+    fleet, device
+):
+    fleet.plan("digits", digest_of(b"1"))
+    fleet.publish()
+    device.machine.wall_ms += 15 * DAY_MS
+    broker = dict(fleet.broker)
+    seal(fleet, fleet.signer(create.SNAPSHOT_KEY), broker, now_ms=device.machine.wall_ms)
+
+    with pytest.raises(Unavailable, match="rollouts"):
+        device.read(broker)
+    assert not device.trust.known
+
+
+def test_without_a_moment_of_issue_nothing_counts_as_confirmed(fleet, device):
+    fleet.publish()
+    key = fleet.signer(create.SNAPSHOT_KEY)
+    for value in ("yesterday", "2026-12-01T12:00:00", 7, None):
+        stamp = fleet.forge("timestamp", _issued(value), key)
+        fleet.broker[TOPICS.tuf("timestamp")] = stamp
+        device.read(fleet.broker)
+        assert device.trust.issued_ms is None
+    assert device.clock.floor_ms == 0
+
+
+def _issued(value):
+    def change(timestamp):
+        timestamp.version += 1
+        timestamp.unrecognized_fields["x-issued"] = value
+
+    return change

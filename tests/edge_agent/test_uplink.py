@@ -50,6 +50,13 @@ def ack(upload: Upload, *, wait_s: float | None = None, safe: bool = True) -> by
     return encode(Ack(1, tuple(covered), wait_s))
 
 
+def batch(uplink: Uplink, now: float) -> Upload:
+    """What is sent now; something must be."""
+    upload = sent(uplink, now)
+    assert upload is not None
+    return upload
+
+
 def answer_probe(uplink: Uplink, now: float) -> None:
     probe = sent(uplink, now)
     assert probe is not None
@@ -113,7 +120,7 @@ def test_an_unanswered_batch_is_sent_again_after_a_doubling_pause(outbox, uplink
     events(outbox, 1)
     uplink.on_connected(0.0)
     answer_probe(uplink, 10.0)
-    first = sent(uplink, 10.0)
+    first = batch(uplink, 10.0)
     assert uplink.due(10.9) is None
     assert sent(uplink, 11.0) == first
     assert uplink.due(12.9) is None
@@ -124,7 +131,7 @@ def test_what_is_stored_is_not_sent_again_but_kept_until_it_is_safe(outbox, upli
     events(outbox, 2)
     uplink.on_connected(0.0)
     answer_probe(uplink, 10.0)
-    upload = sent(uplink, 10.0)
+    upload = batch(uplink, 10.0)
     uplink.on_ack(10.0, ack(upload, safe=False))
     assert uplink.due(20.0) is None
     assert outbox.state().records == 2
@@ -145,7 +152,7 @@ def test_what_the_other_side_has_is_asked_for_again_after(outbox, uplink, forget
     events(outbox, 2)
     uplink.on_connected(0.0)
     answer_probe(uplink, 10.0)
-    uplink.on_ack(10.0, ack(sent(uplink, 10.0), safe=False))
+    uplink.on_ack(10.0, ack(batch(uplink, 10.0), safe=False))
     assert uplink.due(20.0) is None
     forgets(uplink)
     later = 6 * 3600.0 + 60.0
@@ -161,7 +168,7 @@ def test_the_same_ingester_s_hello_changes_nothing(outbox, uplink):
     uplink.on_connected(0.0)
     uplink.on_hello(0.0, encode(Hello(7, 2.0)))
     answer_probe(uplink, 10.0)
-    uplink.on_ack(10.0, ack(sent(uplink, 10.0), safe=False))
+    uplink.on_ack(10.0, ack(batch(uplink, 10.0), safe=False))
     uplink.on_hello(11.0, encode(Hello(7, 2.0)))
     assert uplink.due(500.0) is None
 
@@ -170,7 +177,7 @@ def test_back_pressure_replaces_the_timer(outbox, uplink):
     events(outbox, 60, 4000)
     uplink.on_connected(0.0)
     answer_probe(uplink, 10.0)
-    upload = sent(uplink, 10.0)
+    upload = batch(uplink, 10.0)
     uplink.on_ack(10.0, ack(upload, wait_s=100.0))
     assert uplink.next_at == 110.0
     assert uplink.due(109.9) is None
@@ -181,9 +188,9 @@ def test_a_late_ack_of_an_earlier_batch_does_not_pass_for_this_one(outbox, uplin
     events(outbox, 60, 4000)
     uplink.on_connected(0.0)
     answer_probe(uplink, 10.0)
-    first = sent(uplink, 10.0)
+    first = batch(uplink, 10.0)
     uplink.on_ack(10.0, ack(first))
-    second = sent(uplink, 10.0)
+    second = batch(uplink, 10.0)
     uplink.on_ack(10.1, ack(first))
     assert uplink.due(10.2) is None
     uplink.on_ack(10.3, ack(second))
@@ -206,7 +213,7 @@ def test_one_record_that_is_never_answered_does_not_block_the_others(outbox, upl
     assert arrived == set(range(1, 8))
     again = sent(uplink, 3600.0)
     assert again is not None
-    assert [record.lo for record in again.x][0] == 0, "its turn comes again"
+    assert again.x[0].lo == 0, "its turn comes again"
 
 
 def test_a_window_too_large_to_travel_goes_without_its_histograms(outbox, uplink):

@@ -73,6 +73,7 @@ def make_bundle(
     scale: float = 1.0,
     opset: int = 17,
     fragile: bool = False,
+    hangs: bool = False,
     golden_offset: float = 0.0,
     damage: Callable[[bytes], bytes] = lambda onnx_file: onnx_file,
     profile: Profile | None = None,
@@ -83,8 +84,8 @@ def make_bundle(
 
     `scale` multiplies the weights: large ones make a confident model, 0 an indifferent one.
     `golden_offset` is added to the golden probabilities, so that the probe fails. `damage` maps
-    the ONNX file to the one that is written (and signed). A `fragile` model fails on rows whose
-    first value is 10 or more.
+    the ONNX file to the one that is written (and signed). A `fragile` model fails on requests
+    whose first value is 10 or more, one that `hangs` works on them for an hour.
     """
     weights = _weights(weights_seed, features, len(classes), scale)
     contract = Contract(
@@ -99,7 +100,7 @@ def make_bundle(
     policy = policy or Policy()
     files = {
         "config": ("config.json", codec.encode({"descriptor": {"name": model}})),
-        "model": ("model.onnx", damage(_onnx(weights, opset=opset, fragile=fragile))),
+        "model": ("model.onnx", damage(_onnx(weights, opset=opset, fragile=fragile, hangs=hangs))),
         "contract": ("contract.json", pretty(contract)),
         "golden": ("golden.safetensors", _golden(weights, golden_offset)),
         "profile": ("profile.json", pretty(profile)),
@@ -180,7 +181,7 @@ def _golden(weights: Weights, offset: float) -> bytes:
     )
 
 
-def _onnx(weights: Weights, *, opset: int, fragile: bool) -> bytes:
+def _onnx(weights: Weights, *, opset: int, fragile: bool, hangs: bool) -> bytes:
     matrix, bias = weights
     classes = len(bias)
     constants = {"matrix": matrix, "bias": bias}
@@ -200,6 +201,22 @@ def _onnx(weights: Weights, *, opset: int, fragile: bool) -> bytes:
             helper.make_node("Add", ["logits", "nothing"], ["checked"]),
         ]
         logits = "checked"
+    if hangs:
+        # So many turns of a loop that does nothing; none for a first value below 10.
+        constants |= {
+            "corner": np.zeros(2, np.int64),
+            "tenth": np.array(0.1, np.float32),
+            "turns": np.array(10**11, np.int64),
+            "again": np.array(True),
+        }
+        nodes += [
+            helper.make_node("GatherND", ["pixels", "corner"], ["value"]),
+            helper.make_node("Mul", ["value", "tenth"], ["share"]),
+            helper.make_node("Cast", ["share"], ["times"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["times", "turns"], ["count"]),
+            helper.make_node("Loop", ["count", "again", logits], ["late"], body=_idle_loop()),
+        ]
+        logits = "late"
     nodes += [
         helper.make_node("Softmax", [logits], ["probabilities"], axis=1),
         helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
@@ -217,3 +234,22 @@ def _onnx(weights: Weights, *, opset: int, fragile: bool) -> bytes:
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     proto.ir_version = min(proto.ir_version, 8)
     return bytes(onnx.ModelProto.SerializeToString(proto, deterministic=True))
+
+
+def _idle_loop() -> onnx.GraphProto:
+    """One turn: go on, and hand on what was handed in."""
+    flag, number = TensorProto.BOOL, TensorProto.INT64
+    value = helper.make_tensor_value_info
+    return helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["go_on_out"]),
+            helper.make_node("Identity", ["state"], ["state_out"]),
+        ],
+        "turn",
+        [
+            value("turn", number, []),
+            value("go_on", flag, []),
+            value("state", TensorProto.FLOAT, None),
+        ],
+        [value("go_on_out", flag, []), value("state_out", TensorProto.FLOAT, None)],
+    )

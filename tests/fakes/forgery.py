@@ -44,14 +44,17 @@ def seal(fleet, key, broker, *, version=None, drop=(), now_ms=None):
     for role in drop:
         del snapshot.signed.meta[f"{role}.json"]
     snapshot.signed.version = version or snapshot.signed.version + 1
+    if now_ms is not None:
+        moment = datetime.fromtimestamp(now_ms // 1000, UTC)
+        snapshot.signed.expires = moment + timedelta(days=14)
     snapshot.sign(key)
     broker[TOPICS.tuf("snapshot")] = data = serialise(snapshot)
     timestamp = Metadata[Any].from_bytes(broker[TOPICS.tuf("timestamp")])
     timestamp.signed.version = version or timestamp.signed.version + 1
     timestamp.signed.snapshot_meta = MetaFile.from_data(snapshot.signed.version, data, ["sha256"])
     if now_ms is not None:
-        moment = datetime.fromtimestamp(now_ms / 1000, UTC)
-        timestamp.signed.expires = (moment + timedelta(days=3)).replace(microsecond=0)
+        moment = datetime.fromtimestamp(now_ms // 1000, UTC)
+        timestamp.signed.expires = moment + timedelta(days=3)
         timestamp.signed.unrecognized_fields["x-issued"] = moment.isoformat()
     timestamp.sign(key)
     broker[TOPICS.tuf("timestamp")] = serialise(timestamp)

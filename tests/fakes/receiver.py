@@ -36,7 +36,9 @@ class RecordsFile:
     def connection(self) -> sqlite3.Connection:
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+            db = sqlite3.connect(
+                self.path, isolation_level=None, timeout=30, check_same_thread=False
+            )
             db.execute("PRAGMA journal_mode=WAL")
             self._local.db = db
             self._connections.append(db)

@@ -2,6 +2,8 @@
 
 Everything that changes something calls `Device.tick` first, where a kill or a power cut can be
 placed. What a bundle does when it is loaded, probed or served is its nature.
+
+Long because the device and its fake neighbours share one clock of operations.
 """
 
 from __future__ import annotations
@@ -243,7 +245,8 @@ class Device:
     ) -> None:
         self.by_digest = {b.digest: b for b in bundles}
         self.by_name = {b.name: b for b in bundles}
-        self.natures: dict[str, Nature] = {b.name: "good" for b in bundles} | dict(natures)
+        self.natures: dict[str, Nature] = dict.fromkeys(self.by_name, "good")
+        self.natures.update(natures)
         self.operations = 0
         self.crashes: dict[int, type[Killed]] = {}
         self.rng = random.Random(0)
@@ -371,7 +374,13 @@ class Device:
         journal = actor.journal(MODEL)
         local = Local(self.now_ms, current=journal.current, previous=journal.previous)
         decision = decide(
-            MODEL, trusted, local, journal, agent=AGENT, guarded=False, stopped=self.stopped
+            MODEL,
+            trusted,
+            local,
+            journal,
+            agent=AGENT,
+            guarded=lambda _: False,
+            stopped=self.stopped,
         )
         observed = actor.observe(MODEL, decision.desired, self.now_ms, self.now_s)
         step = table.reconcile(decision.desired, observed, self.now_ms)

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from edge_agent.disk import SLOTS
+from edge_agent.disk import ROOM_TO_SPARE, SLOTS
+from edge_agent.journal import SLOT_BYTES
 from tests.simulation.device import (
     HOME,
     MODEL,
@@ -28,8 +29,15 @@ from tests.simulation.device import (
 
 BUNDLES: tuple[FakeBundle, ...] = tuple(bundle(name) for name in "AZBC")
 Event = Callable[[Device], None]
-SMALL_DISK = 2 * 32 * 1024 + 2 * sum(len(data) for data in BUNDLES[0].files.values()) + 200
-"""Room for the journal and two bundles, nearly; the real margin is left out by `Scenario.room`."""
+
+
+def small_disk() -> int:
+    """Room for two bundles and for fetching a third only once one of them has gone."""
+    one = sum(len(data) for data in BUNDLES[0].files.values())
+    members = [len(d) for name, d in BUNDLES[0].files.items() if not name.endswith(".json")]
+    fetching = sum(members) + round(1.02 * max(members)) + 64 * 1024 + ROOM_TO_SPARE
+    documents = one - sum(members)
+    return 2 * SLOT_BYTES + 2 * one + documents + fetching - one // 2
 
 
 def wants(name: str, pin: bool = False) -> Event:
@@ -205,6 +213,15 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("stopped and started", (stop, go_on, wants("B"))),
     Scenario("current damaged", (damage_current,), ends_on="A"),
     Scenario("both journals lost", (lose_journals,), ends_on=None),
+    Scenario("small disk", (wants("B"),), room=small_disk()),
+    Scenario("small disk, two versions", (wants("B"), wants("C")), room=small_disk(), ends_on="C"),
+    Scenario(
+        "small disk, to and fro",
+        (wants("B"), wants("Z"), wants("C")),
+        room=small_disk(),
+        ends_on="C",
+        steady=False,
+    ),
 )
 
 

@@ -93,7 +93,9 @@ class SimulatedFiles(FileSystem):
         yield self._file(path).now
 
     def free_bytes(self, path: Path) -> int:
-        used = sum(len(node.now) for node in self._live().values() if isinstance(node, File))
+        used = sum(
+            len(node.now) for node in self._live(lost=False).values() if isinstance(node, File)
+        )
         return self.room - used
 
     # --- changing ---
@@ -217,7 +219,8 @@ class SimulatedFiles(FileSystem):
             raise FileNotFoundError(path)
         return node
 
-    def _live(self) -> dict[int, File | Directory]:
+    def _live(self, *, lost: bool = True) -> dict[int, File | Directory]:
+        """Reachable nodes; with `lost`, also those that a power cut may bring back."""
         live: dict[int, File | Directory] = {}
         todo = [1]
         while todo:
@@ -225,8 +228,9 @@ class SimulatedFiles(FileSystem):
             if inode not in live:
                 node = live[inode] = self.nodes[inode]
                 if isinstance(node, Directory):
-                    # Durable entries too: a file that a power cut may bring back still exists.
-                    todo.extend({*node.entries().values(), *node.durable.values()})
+                    todo.extend(
+                        {*node.entries().values(), *(node.durable.values() if lost else ())}
+                    )
         return live
 
 

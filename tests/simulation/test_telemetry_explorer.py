@@ -180,7 +180,10 @@ class World:
     def _rows(self) -> list[Record]:
         with sqlite3.connect(self.path) as db:
             rows = db.execute("SELECT epoch, stream, lo, hi, n, body, part, t0, t1 FROM buf")
-            found = [Record(*row[:5], json.loads(row[5]), *row[6:]) for row in rows]
+            found = [
+                Record(e, s, lo, hi, n, json.loads(body), part, t0, t1)
+                for e, s, lo, hi, n, body, part, t0, t1 in rows
+            ]
         db.close()
         return found
 

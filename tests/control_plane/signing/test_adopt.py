@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from tuf.api.metadata import Metadata
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata, Root
 
 from control_plane.signing import create
 from protocol.bundle import Approved
@@ -154,3 +155,19 @@ def test_a_newer_root_and_targets_on_the_broker_are_adopted(fleet, tmp_path):
     fleet.put()
     assert device.read(fleet.broker)
     assert device.trust.root_version == 2
+
+
+def test_a_root_that_the_old_holders_did_not_sign_is_not_adopted(fleet):
+    fleet.publish()
+    root = Metadata[Root].from_bytes(fleet.root)
+    stranger = CryptoSigner.generate_ed25519()
+    root.signed.version = 2
+    old = fleet.signer(create.ROOT_KEY).public_key.keyid
+    for role in ("root", "targets"):
+        root.signed.revoke_key(old, role)
+        root.signed.add_key(stranger.public_key, role)
+    root.sign(stranger)
+    fleet.repository.adopt_retained(
+        {**fleet.broker, TOPICS.root(2): create.serialise(root)}, fleet.now_ms
+    )
+    assert set(fleet.repository.roots()) == {1}

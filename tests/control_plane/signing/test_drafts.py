@@ -9,7 +9,8 @@ from control_plane.signing.drafts import Change
 from protocol.bundle import Approved
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_of
-from tests.fakes.fleet_trust import DAY_MS, Fleet
+from tests.fakes.fleet_trust import DAY_MS, Device, Fleet
+from tests.fakes.forgery import quorum_fleet
 
 
 @pytest.fixture
@@ -88,7 +89,15 @@ def test_a_closed_draft_is_gone(fleet):
 @pytest.mark.parametrize(
     "spoil,code",
     [
-        (lambda d, s, f: (d.id, d.version, s.keyid, s.signature[:-2] + "00"), "T112"),
+        (
+            lambda d, s, f: (
+                d.id,
+                d.version,
+                s.keyid,
+                s.signature[2:] + s.signature[:2],
+            ),
+            "T112",
+        ),
         (lambda d, s, f: (d.id, d.version, s.keyid, "garbage"), "T112"),
         (lambda d, s, f: (d.id, d.version, "0" * 64, s.signature), "T112"),
         (lambda d, s, f: (d.id, d.version + 1, s.keyid, s.signature), "T111"),
@@ -111,3 +120,28 @@ def test_a_signature_that_no_approver_made_of_this_draft_is_refused(fleet, spoil
         fleet.repository.add_signature(*spoil(draft, sign(fleet, draft), fleet))
     assert fleet.repository.approvals() == {}
     assert fleet.repository.drafts() == (draft,)
+
+
+def test_two_of_three_approvers(tmp_path):
+    fleet = quorum_fleet(tmp_path)
+    ana, bo, _ = fleet.approvers
+    draft = fleet.repository.draft((change(),), fleet.now_ms)
+    first = draft.metadata().sign(ana)
+
+    status = fleet.repository.add_signature(draft.id, draft.version, first.keyid, first.signature)
+    assert (status.signed, status.needed, status.complete) == (1, 2, False)
+    assert (status.by, status.missing) == (("ana",), ("bo", "cy"))
+    again = fleet.repository.add_signature(draft.id, draft.version, first.keyid, first.signature)
+    assert again == status
+    assert fleet.repository.approvals() == {}
+    assert not fleet.repository.restamp(fleet.now_ms)
+
+    fleet.reopen()
+    (draft,) = fleet.repository.drafts()
+    second = draft.metadata().sign(bo)
+    status = fleet.repository.add_signature(draft.id, draft.version, second.keyid, second.signature)
+    assert (status.by, status.complete) == (("ana", "bo"), True)
+    device = Device(tmp_path / "device", fleet.root)
+    fleet.publish()
+    device.read(fleet.broker)
+    assert digest_of(b"v1") in device.trust.approvals

@@ -12,7 +12,7 @@ from control_plane.web.problems import (
     FieldError,
     InvalidFields,
     WithFacts,
-    document,
+    body,
     page,
 )
 from control_plane.web.requests import Traced
@@ -39,7 +39,7 @@ def app_that_raises(error: BaseException) -> TestClient:
 
 def test_a_problem_says_what_the_catalogue_says_and_what_happened():
     error = InvalidRequest("OUT-S110", "no model named digit", do="a similar name: digits")
-    assert document(error, "req-1") == {
+    assert body(error, "req-1") == {
         "type": "/problems/OUT-S110",
         "status": 404,
         "code": "OUT-S110",
@@ -57,21 +57,21 @@ def test_facts_and_place_of_what_is_in_the_way_are_members_of_the_problem():
         instance="/v1/fleets/north/rollouts/digits-7",
         devices=142,
     )
-    body = document(error, "req-1")
-    assert body["devices"] == 142
-    assert body["instance"] == "/v1/fleets/north/rollouts/digits-7"
+    said = body(error, "req-1")
+    assert said["devices"] == 142
+    assert said["instance"] == "/v1/fleets/north/rollouts/digits-7"
 
 
 def test_each_wrong_field_has_its_pointer():
     error = InvalidFields(
         [FieldError("#/to", "value missing", 46), FieldError("#/waves/0", "is empty")], "OUT-S101"
     )
-    body = document(error, "req-1")
-    assert body["errors"] == [
+    said = body(error, "req-1")
+    assert said["errors"] == [
         {"pointer": "#/to", "detail": "value missing", "offset": 46},
         {"pointer": "#/waves/0", "detail": "is empty"},
     ]
-    assert body["detail"] == "to: value missing; waves/0: is empty"
+    assert said["detail"] == "to: value missing; waves/0: is empty"
 
 
 @pytest.mark.parametrize(

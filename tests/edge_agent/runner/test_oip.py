@@ -29,17 +29,19 @@ def decoded(body: bytes):
 @pytest.mark.parametrize(
     "datatype, shape, data, expected",
     [
-        pytest.param("FP32", [1, 2], "[1.5, 2]", np.float32([[1.5, 2]]), id="flat"),
-        pytest.param("FP32", [2, 2], "[[1,2],[3,4]]", np.float32([[1, 2], [3, 4]]), id="nested"),
+        pytest.param("FP32", [1, 2], "[1.5, 2]", np.array([[1.5, 2]], np.float32), id="flat"),
+        pytest.param(
+            "FP32", [2, 2], "[[1,2],[3,4]]", np.array([[1, 2], [3, 4]], np.float32), id="nested"
+        ),
         pytest.param("FP64", [1], "[1e300]", np.array([1e300]), id="double"),
         pytest.param("INT64", [1], "[9223372036854775807]", np.array([2**63 - 1]), id="int64"),
         pytest.param(
             "UINT64", [1], "[18446744073709551615]", np.array([2**64 - 1], np.uint64), id="uint64"
         ),
-        pytest.param("INT8", [2], "[-128, 127]", np.int8([-128, 127]), id="int8"),
+        pytest.param("INT8", [2], "[-128, 127]", np.array([-128, 127], np.int8), id="int8"),
         pytest.param("BOOL", [2], "[true,false]", np.array([True, False]), id="bool"),
         pytest.param("BYTES", [1], '["ö"]', np.array(["ö"], object), id="text"),
-        pytest.param("FP32", [], "[7]", np.float32(7), id="scalar"),
+        pytest.param("FP32", [], "[7]", np.array(7, np.float32), id="scalar"),
     ],
 )
 def test_json_becomes_an_array_of_its_datatype(datatype, shape, data, expected):
@@ -128,7 +130,7 @@ def test_binary_data_are_refused_in_words():
 
 def test_an_answer_carries_the_callers_id_and_null_for_what_json_cannot_say():
     spec = TensorSpec("scores", "FP32", (-1, 2))
-    body = encode_response("toy", "v1", "q-1", [(spec, np.float32([[0.5, np.nan]]))])
+    body = encode_response("toy", "v1", "q-1", [(spec, np.array([[0.5, np.nan]], np.float32))])
     assert json.loads(body) == {
         "model_name": "toy",
         "model_version": "v1",

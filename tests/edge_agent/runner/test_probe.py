@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from edge_agent.runner.probe import difference
+from edge_agent.runner.probe import Array, difference
 from protocol.bundle import Contract, TensorSpec
 
 CONTRACT = Contract(
@@ -45,21 +45,21 @@ def changed(array, place, value):
     ],
 )
 def test_floats_are_compared_within_the_contracts_tolerance(wanted, got, expected):
-    assert difference(CONTRACT, {"label": LABEL, "p": wanted}, {"label": LABEL, "p": got}) == (
-        expected
-    )
+    signed: dict[str, Array] = {"label": LABEL, "p": wanted}
+    assert difference(CONTRACT, signed, signed | {"p": got}) == expected
 
 
 def test_integers_are_compared_exactly_and_a_row_counts_once():
-    got = {"label": changed(LABEL, 0, 1), "p": changed(P, (0, 0), 0.5)}
-    assert difference(CONTRACT, {"label": LABEL, "p": P}, got) == "1 of 3 differ by up to 0.4"
-    only_label = {"label": changed(LABEL, 2, 0), "p": P}
-    assert difference(CONTRACT, {"label": LABEL, "p": P}, only_label) == "1 of 3 differ"
+    signed: dict[str, Array] = {"label": LABEL, "p": P}
+    got = signed | {"label": changed(LABEL, 0, 1), "p": changed(P, (0, 0), 0.5)}
+    assert difference(CONTRACT, signed, got) == "1 of 3 differ by up to 0.4"
+    only_label = signed | {"label": changed(LABEL, 2, 0)}
+    assert difference(CONTRACT, signed, only_label) == "1 of 3 differ"
 
 
 def test_outputs_of_different_lengths_are_counted_one_after_the_other():
-    got = {"label": np.array([5], np.int64), "p": P}
-    wanted = {"label": np.array([4], np.int64), "p": P}
+    got: dict[str, Array] = {"label": np.array([5], np.int64), "p": P}
+    wanted: dict[str, Array] = {"label": np.array([4], np.int64), "p": P}
     assert difference(CONTRACT, wanted, got) == "1 of 4 differ"
 
 
@@ -68,7 +68,7 @@ def test_text_and_scalars_are_compared_too():
         (TensorSpec("x", "FP32", (-1,)),),
         (TensorSpec("name", "BYTES", (-1,)), TensorSpec("total", "FP64", ())),
     )
-    wanted = {"name": np.array(["a", "b"], object), "total": np.array(1.0)}
+    wanted: dict[str, Array] = {"name": np.array(["a", "b"], object), "total": np.array(1.0)}
     assert difference(contract, wanted, wanted) is None
-    got = {"name": np.array(["a", "c"], object), "total": np.array(1.0)}
+    got: dict[str, Array] = {"name": np.array(["a", "c"], object), "total": np.array(1.0)}
     assert difference(contract, wanted, got) == "1 of 3 differ"

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from edge_agent.watch.health import Baseline, Terms, Verdict, judge, terms
@@ -14,13 +16,13 @@ def bins(n: int, at: int) -> tuple[int, ...]:
     return tuple(n if slot == at else 0 for slot in range(20))
 
 
-def window(answers: int = 0, confidence: tuple[int, ...] = (), **rest: object) -> InferenceWindow:
+def window(answers: int = 0, confidence: tuple[int, ...] = (), **rest: Any) -> InferenceWindow:
     rows = sum(confidence) or answers
-    fields = {"answers": answers, "rows": rows, "confidence": confidence} | rest
+    fields: dict[str, Any] = {"answers": answers, "rows": rows, "confidence": confidence} | rest
     return InferenceWindow(MANIFEST, MANIFEST, **fields)
 
 
-def before(n: int = 1000, at: int = 19, **rest: object) -> Baseline:
+def before(n: int = 1000, at: int = 19, **rest: Any) -> Baseline:
     return Baseline(window(n, bins(n, at), **rest), "digits/v2")
 
 

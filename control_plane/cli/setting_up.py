@@ -1,0 +1,97 @@
+"""`init`, `serve`, `up`, `demo`: a control plane on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from control_plane.cli import showing
+from control_plane.init import API_PORT, BROKER_PORT, init_dev
+from control_plane.init import init as init_offline
+from control_plane.settings import find_home, read
+
+
+def init(
+    dev: Annotated[
+        bool, typer.Option("--dev", help="All keys on this machine, threshold 1: to try it out.")
+    ] = False,
+    fleet: Annotated[str, typer.Option(help="Name of the fleet.")] = "local",
+    api_port: Annotated[int, typer.Option(help="0 chooses a free one.")] = API_PORT,
+    broker_port: Annotated[int, typer.Option(help="0 chooses a free one.")] = BROKER_PORT,
+    home: showing.Home = None,
+    as_json: showing.AsJson = False,
+) -> None:
+    """Make keys, certificates and settings of a new control plane."""
+    place = find_home(os.environ, home)
+    if not dev:
+        init_offline(place)
+    settings = init_dev(place, fleet, api_port=api_port, broker_port=broker_port)
+    if as_json:
+        showing.document(
+            {
+                "home": str(settings.home),
+                "fleet": settings.fleet,
+                "dev": settings.dev,
+                "api": f"https://{settings.api_host}:{settings.api_port}",
+                "broker": f"{settings.broker_host}:{settings.broker_port}",
+            }
+        )
+        return
+    showing.line("wrote", f"{settings.home}: config.yaml, store.sqlite, ca/, keys/, tuf/")
+    showing.line("DEV KEYS", "threshold 1, all on this machine: not for production")
+    showing.line("Next", "outrider up")
+
+
+def serve(
+    home: showing.Home = None,
+    verbose: Annotated[int, typer.Option("-v", count=True, help="More detail in the log.")] = 0,
+) -> None:
+    """Run API, ticker and ingest, with a broker that runs elsewhere."""
+    from control_plane.serve import serve as run
+
+    _log(verbose)
+    settings = read(os.environ, home)
+    showing.hint("safe = have: there is no backup command yet, so records count as backed up")
+    run(
+        settings,
+        ready=lambda _: showing.hint(f"ready    https://{settings.api_host}:{settings.api_port}"),
+    )
+
+
+def up(
+    home: showing.Home = None,
+    verbose: Annotated[int, typer.Option("-v", count=True, help="More detail in the log.")] = 0,
+) -> None:
+    """Run a broker and the control plane on this machine."""
+    from control_plane.up import up as run
+
+    _log(verbose)
+    showing.hint("safe = have: there is no backup command yet, so records count as backed up")
+    run(read(os.environ, home), typer.echo)
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the checks to this file.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where everything is kept; made anew.")] = Path(
+        "build/demo"
+    ),
+) -> None:
+    """Eight devices, one bad model, one cut link, one power cut: about three minutes."""
+    from control_plane.demo.play import play
+
+    raise typer.Exit(play(folder.absolute(), sys.stdout, keep=keep, json_file=json_file))
+
+
+def _log(verbose: int) -> None:
+    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )

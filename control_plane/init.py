@@ -1,0 +1,131 @@
+"""Makes the home of a new control plane: settings, certificates, keys, repository, a token."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from control_plane import settings as configuration
+from control_plane.broker import control_identity
+from control_plane.fleet.authority import Authority
+from control_plane.settings import Settings
+from control_plane.signing.repository import Repository
+from control_plane.store import Store
+from protocol.errors import InvalidRequest
+from protocol.identifiers import fleet_name
+
+API_PORT: Final = 8400
+BROKER_PORT: Final = 8883
+TOKEN_BYTES: Final = 32
+
+
+def init(home: Path, **_: object) -> Settings:
+    """Without `--dev`: not in this version. Raises `InvalidRequest` OUT-A120.
+
+    Keys that approve models must not be made on a server, and the ceremony that makes them
+    elsewhere comes later. Nothing that is made with `--dev` has to be thrown away for it.
+    """
+    refuse_existing(home)
+    raise InvalidRequest(
+        "OUT-A120",
+        "the ceremony for offline keys comes with a later version; --dev makes all keys here,"
+        " for development only",
+    )
+
+
+def init_dev(
+    home: Path,
+    fleet: str = "local",
+    *,
+    api_port: int = API_PORT,
+    broker_port: int = BROKER_PORT,
+    host: str = "127.0.0.1",
+    hosts: Sequence[str] = (),
+    now_ms: int | None = None,
+) -> Settings:
+    """Everything in place or nothing. Port 0: a free one is chosen and written down.
+
+    `host` is the address that broker and API listen on; `hosts` are further names and addresses
+    that their certificates are valid for. Raises `InvalidRequest`: OUT-S151 if there is a control
+    plane or anything else in `home`, OUT-S120 for a name that no fleet can have.
+    """
+    home = home.absolute()
+    refuse_existing(home)
+    settings = _settings(home, fleet, host, api_port, broker_port)
+    now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    # Made beside and renamed: a power cut never leaves half a control plane.
+    beside = home.with_name(f".{home.name}.init")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True, mode=0o700)
+    try:
+        _make(replace(settings, home=beside), now, (host, *hosts))
+        if home.exists():
+            home.rmdir()
+        beside.rename(home)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return settings
+
+
+def refuse_existing(home: Path) -> None:
+    """Raises `InvalidRequest` OUT-S151."""
+    if (home / configuration.FILE).exists():
+        raise InvalidRequest("OUT-S151", str(home))
+    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+        raise InvalidRequest("OUT-S151", f"{home} is not empty")
+
+
+def _settings(home: Path, fleet: str, host: str, api_port: int, broker_port: int) -> Settings:
+    try:
+        fleet_name(fleet)
+        control_identity(fleet)
+        api, broker = _ports(host, api_port, broker_port)
+        return configuration.parse(
+            {
+                "fleet": fleet,
+                "dev": True,
+                "api_host": host,
+                "api_port": api,
+                "broker_host": host,
+                "broker_port": broker,
+            },
+            home,
+        )
+    except ValueError as error:
+        raise InvalidRequest("OUT-S120", str(error)) from error
+
+
+def _make(settings: Settings, now_ms: int, hosts: Sequence[str]) -> None:
+    Authority.create(settings.ca, settings.fleet, now_ms, hosts)
+    Repository.create_dev(settings.tuf, settings.keys, settings.fleet, now_ms)
+    Store(settings.store).close()
+    descriptor = os.open(settings.operator_token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+    configuration.write(settings)
+
+
+def _ports(host: str, *wanted: int) -> list[int]:
+    """The wanted ports, with free ones for 0. Held open together, so that they differ."""
+    held: list[socket.socket] = []
+    try:
+        ports = []
+        for port in wanted:
+            if port == 0:
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                held.append(socket.socket(family))
+                held[-1].bind((host, 0))
+                port = held[-1].getsockname()[1]  # noqa: PLW2901 - 0 stands for a free one
+            ports.append(port)
+        return ports
+    finally:
+        for each in held:
+            each.close()

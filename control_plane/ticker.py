@@ -1,0 +1,309 @@
+"""Carries out what is wanted: moves rollouts, writes plans, signs, hands over to the publisher.
+
+One tick computes everything that should be from the store and the repository, so nothing depends
+on a tick that came before it: whatever a crash left half done, the next tick does. It is the only
+writer of plans and of online signatures.
+
+    read approvals ─▶ offer bundles ─▶ [move rollouts, write plans, deny list] ─▶ sign ─▶ publish
+                                          one transaction
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from control_plane.fleet.devices import document_of
+from control_plane.offers import Keeper
+from control_plane.rollout.advance import (
+    Abort,
+    Advance,
+    Begin,
+    Complete,
+    Pause,
+    Position,
+    StartSoak,
+    decide,
+)
+from control_plane.rollout.gate import Judgement
+from control_plane.rollout.operations import going_of
+from control_plane.rollout.plan import make_plan, numbered, terms
+from control_plane.rollout.targets import follow_changes
+from control_plane.rollout.transitions import move, stables
+from control_plane.signing.adopt import Adopted
+from control_plane.store import Store
+from control_plane.store.plans import DenyRow, PlanRow
+from control_plane.store.rollouts import Rollout
+from protocol import codec
+from protocol.bundle import Approvals
+from protocol.device import DeviceDocument
+from protocol.errors import InvalidRequest
+from protocol.identifiers import Digest, FleetName, ModelName
+from protocol.plan import DenyList, Plan, PlanTerms
+from protocol.topics import Topics
+
+log = logging.getLogger(__name__)
+
+_STEPS_PER_TICK = 4
+"""A wave without soak may begin, be enough and pass at once."""
+
+
+class Repository(Protocol):
+    def approvals(self) -> Approvals: ...
+    def roots(self) -> Mapping[int, bytes]: ...
+    def metadata(self) -> Mapping[str, bytes]: ...
+    def publish(
+        self, plans: Mapping[ModelName, tuple[bytes, PlanTerms]], deny: bytes, now_ms: int
+    ) -> bool: ...
+    def sign_document(self, document: DeviceDocument) -> bytes: ...
+    def adopt_retained(self, retained: Mapping[str, bytes], now_ms: int) -> Adopted: ...
+
+
+class Publisher(Keeper, Protocol):
+    @property
+    def settled(self) -> bool: ...
+    def keep_metadata(self, roots: Mapping[int, bytes], roles: Mapping[str, bytes]) -> None: ...
+
+
+class BundleOffers(Protocol):
+    def offer(self, bundle: Digest, keeper: Keeper, now_ms: int) -> bool: ...
+
+
+class Ticker:
+    """`adopt` once, then `tick` again and again, from one thread."""
+
+    def __init__(
+        self,
+        fleet: FleetName,
+        store: Store,
+        repository: Repository,
+        publisher: Publisher,
+        offers: BundleOffers,
+        *,
+        listening_since_ms: Callable[[], int | None],
+    ) -> None:
+        """`listening_since_ms`: since when devices can be heard without a break; None: they
+        cannot. Nobody is called silent for a time in which nobody listened."""
+        self._fleet = fleet
+        self._topics = Topics(fleet)
+        self._store = store
+        self._repository = repository
+        self._publisher = publisher
+        self._offers = offers
+        self._listening_since_ms = listening_since_ms
+        self._fresh = True
+
+    def adopt(self, retained: Mapping[str, bytes], now_ms: int) -> Adopted:
+        """Go on from max(store, broker): versions that the fleet has seen are never used again."""
+        adopted = self._repository.adopt_retained(retained, now_ms)
+        with self._store.write():
+            for plan in adopted.plans.values():
+                # What the store wants is written above it by the next tick.
+                data = codec.encode(plan)
+                self._store.plans.put(PlanRow(plan.model, plan.version, plan.number, data))
+            if adopted.deny is not None:
+                row = DenyRow(adopted.deny.version, codec.encode(adopted.deny))
+                self._store.plans.put_deny_list(row)
+            for document in adopted.documents.values():
+                mine = self._store.devices.get(document.device)
+                if mine is not None and document != document_of(self._fleet, mine):
+                    self._store.devices.raise_version(document.device, document.version)
+        return adopted
+
+    def tick(self, now_ms: int) -> None:
+        """Raises what the store, the repository and the publisher raise: the next one goes on."""
+        if self._fresh:
+            # A new publisher knows of no document, so it is told of all of them.
+            self._store.devices.unpublish_all()
+            self._fresh = False
+        approvals = self._repository.approvals()
+        self._note_approvals(approvals, now_ms)
+        offered = {
+            bundle
+            for bundle, approved in approvals.items()
+            if not approved.revoked and self._offers.offer(bundle, self._publisher, now_ms)
+        }
+        ready = offered if self._publisher.settled else set()
+        with self._store.write():
+            for rollout in self._store.rollouts.active():
+                self._move(rollout, approvals, ready, now_ms)
+            self._write_plans(now_ms)
+            deny = self._write_deny_list(now_ms)
+        plans = {row.model: (row.data, terms(_plan(row.data))) for row in self._store.plans.all()}
+        self._repository.publish(plans, deny, now_ms)
+        for model, (data, _) in plans.items():
+            self._publisher.keep(self._topics.plan(model), data)
+        self._publisher.keep(self._topics.deny, deny)
+        self._publisher.keep_metadata(self._repository.roots(), self._repository.metadata())
+        self._publish_documents()
+
+    # --- approvals and documents ----------------------------------------------------------------
+
+    def _note_approvals(self, approvals: Approvals, now_ms: int) -> None:
+        for bundle, approved in approvals.items():
+            row = self._store.bundles.get(bundle)
+            state = "revoked" if approved.revoked else "approved"
+            if row is None or row.state == state:
+                continue
+            with self._store.write():
+                self._store.bundles.set_state(bundle, "revoked" if approved.revoked else "approved")
+                about = {"version": row.version, "digest": bundle}
+                self._store.events.append(f"models/{row.model}", f"model.{state}", about, now_ms)
+
+    def _publish_documents(self) -> None:
+        while devices := self._store.devices.unpublished():
+            with self._store.write():
+                for device in devices:
+                    try:
+                        data = self._repository.sign_document(document_of(self._fleet, device))
+                    except InvalidRequest:
+                        # One document that is too large must not hold up all others.
+                        log.exception("the document of %s cannot be sent", device.id)
+                    else:
+                        self._publisher.keep(self._topics.document(device.id), data)
+                    self._store.devices.set_published(device.id, device.version)
+
+    # --- rollouts -------------------------------------------------------------------------------
+
+    def _move(
+        self, rollout: Rollout, approvals: Approvals, ready: set[Digest], now_ms: int
+    ) -> None:
+        looked = follow_changes(self._store, rollout, approvals, now_ms)
+        if looked != rollout.looked:
+            rollout = self._put(dataclasses.replace(rollout, looked=looked))
+        withdrawn = self._withdrawn(rollout, approvals)
+        for _ in range(_STEPS_PER_TICK):
+            quiet_before_ms = self._quiet_before(rollout, now_ms)
+            decision, judgement = decide(
+                rollout.spec,
+                Position(
+                    rollout.status, rollout.wave, rollout.started_ms, rollout.soak_ms, withdrawn
+                ),
+                self._store.rollouts.members.counts(rollout.id, quiet_before_ms),
+                now_ms=now_ms,
+                ready=rollout.candidate in ready,
+            )
+            if judgement is not None:
+                rollout = self._note(rollout, judgement, quiet_before_ms, now_ms)
+            match decision:
+                case Begin():
+                    rollout = self._wave(rollout, 1, now_ms)
+                case Advance(wave):
+                    rollout = self._wave(rollout, wave, now_ms)
+                case StartSoak():
+                    rollout = self._put(dataclasses.replace(rollout, soak_ms=now_ms))
+                case Pause(why):
+                    move(self._store, rollout, "paused", now_ms, why=why)
+                    return
+                case Abort(why):
+                    about = {"by": "gate" if judgement else "approvals"}
+                    move(
+                        self._store,
+                        rollout,
+                        "aborted",
+                        now_ms,
+                        why=why,
+                        quiet_before_ms=quiet_before_ms,
+                        about=about,
+                    )
+                    return
+                case Complete():
+                    move(
+                        self._store,
+                        rollout,
+                        "completed",
+                        now_ms,
+                        quiet_before_ms=quiet_before_ms,
+                    )
+                    return
+                case _:
+                    return
+
+    def _wave(self, rollout: Rollout, wave: int, now_ms: int) -> Rollout:
+        data = {"wave": wave, "of": len(rollout.waves), "devices": rollout.waves[wave - 1].devices}
+        self._store.events.append(rollout.topic, "rollout.wave", data, now_ms)
+        begun = dataclasses.replace(
+            rollout, status="running", wave=wave, wave_ms=now_ms, soak_ms=None
+        )
+        return self._put(begun)
+
+    def _note(
+        self, rollout: Rollout, judgement: Judgement, quiet_before_ms: int, now_ms: int
+    ) -> Rollout:
+        """Keep the newest verdict with its inputs; say when it is another one."""
+        before = rollout.verdict or {}
+        said = ("verdict", "id", "sentence")
+        verdict = {
+            **{name: getattr(judgement, name) for name in said},
+            "inputs": {**judgement.inputs, "quiet_before_ms": quiet_before_ms},
+        }
+        if all(before.get(name) == verdict[name] for name in said):
+            return rollout
+        if (before.get("verdict"), before.get("id")) != (judgement.verdict, judgement.id):
+            data = {"wave": rollout.wave, **verdict}
+            self._store.events.append(rollout.topic, "rollout.verdict", data, now_ms)
+        return self._put(dataclasses.replace(rollout, verdict=verdict))
+
+    def _withdrawn(self, rollout: Rollout, approvals: Approvals) -> str | None:
+        approved = approvals.get(rollout.candidate)
+        reference = f"{rollout.model}/{rollout.spec.version}"
+        if approved is None:
+            return f"{reference} is no longer approved"
+        if approved.revoked:
+            return f"{reference} was revoked by approvers"
+        if any(each.digest == rollout.candidate for each in self._store.plans.denied()):
+            return f"{reference} is denied by an operator"
+        return None
+
+    def _quiet_before(self, rollout: Rollout, now_ms: int) -> int:
+        since = self._listening_since_ms()
+        quiet_before_ms = int(now_ms - rollout.spec.silent_after_s * 1000)
+        return quiet_before_ms if since is not None and since <= quiet_before_ms else 0
+
+    def _put(self, rollout: Rollout) -> Rollout:
+        self._store.rollouts.put(rollout)
+        return rollout
+
+    # --- plans ----------------------------------------------------------------------------------
+
+    def _write_plans(self, now_ms: int) -> None:
+        active = [each for each in self._store.rollouts.active() if each.wave > 0]
+        models = {each.model for each in active} | set(self._store.plans.models())
+        for model in sorted(models):
+            mine = [each for each in active if each.model == model]
+            row = self._store.plans.get(model)
+            plan = numbered(
+                make_plan(
+                    self._fleet,
+                    model,
+                    stables(self._store, model),
+                    [going_of(each, each.wave) for each in mine],
+                    self._store.plans.ended(model),
+                ),
+                _plan(row.data) if row else None,
+                now_ms,
+            )
+            if plan is None:
+                continue
+            data = codec.encode(plan)
+            self._store.plans.put(PlanRow(model, plan.version, plan.number, data))
+            for rollout in mine:
+                self._put(dataclasses.replace(rollout, asked=plan.version))
+
+    def _write_deny_list(self, now_ms: int) -> bytes:
+        """The deny list in force, new if it has changed."""
+        row = self._store.plans.deny_list()
+        denied = self._store.plans.denied()
+        before = codec.decode_signed(row.data, DenyList, limit=codec.MAX_DENY_LIST) if row else None
+        if row is not None and before is not None and before.denied == denied:
+            return row.data
+        version = max(row.version + 1 if row else 1, now_ms // 60_000)
+        data = codec.encode(DenyList(self._fleet, version, denied))
+        self._store.plans.put_deny_list(DenyRow(version, data))
+        return data
+
+
+def _plan(data: bytes) -> Plan:
+    return codec.decode_signed(data, Plan, limit=codec.MAX_PLAN)

@@ -1,0 +1,57 @@
+"""How devices join: operators make tokens, devices bring them back for a certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter, Response
+from pydantic import ConfigDict
+
+from control_plane.web.parts import Here
+from protocol.enrolment import MAX_REQUEST, PATH, TOKEN_LIFE_MS, EnrolAnswer, EnrolRequest
+from protocol.wording import rfc3339
+
+public = APIRouter(tags=["devices"])
+router = APIRouter(tags=["devices"])
+"""No idempotency keys: answers are secrets, which are not kept. Unused tokens just expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """Labels that the new device gets; a name, unless the device shall choose."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    labels: dict[str, str] = field(default_factory=dict)
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentToken:
+    """`token` is text for people to carry; it enrols one device."""
+
+    token: str
+    labels: dict[str, str]
+    name: str | None
+    expires: str
+
+
+@router.post("/tokens", summary="Make an enrolment token", status_code=201)
+def create_token(asked: TokenRequest, parts: Here, response: Response) -> EnrolmentToken:
+    now_ms = parts.now_ms()
+    text = parts.enrolment.create_token(now_ms, labels=asked.labels, name=asked.name)
+    response.headers["Cache-Control"] = "no-store"
+    return EnrolmentToken(text, asked.labels, asked.name, rfc3339(now_ms + TOKEN_LIFE_MS))
+
+
+@public.post(PATH, summary="Enrol a device", status_code=201, max_body_size=MAX_REQUEST)
+def enrol_device(request: EnrolRequest, parts: Here, response: Response) -> EnrolAnswer:
+    """Authorised by the one-time token in the body. A refusal does not use the token up."""
+    now_ms = parts.now_ms()
+    with parts.store.write():
+        answer = parts.enrolment.enrol(request, now_ms)
+        about = {"device": answer.device, "labels": answer.labels}
+        local = answer.device.partition("-")[2]
+        parts.store.events.append(f"devices/{local}", "device.enrolled", about, now_ms)
+    parts.wake()
+    response.headers["Cache-Control"] = "no-store"
+    return answer

@@ -1,0 +1,271 @@
+"""The only place where the control plane's shells are built and tied together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from control_plane import encode, settings
+from control_plane.adoption import read_back
+from control_plane.blobs import Blobs
+from control_plane.broker import control_identity
+from control_plane.client import Access
+from control_plane.fleet.authority import Authority
+from control_plane.fleet.enrolment import Enrolment
+from control_plane.ingest import Ingest
+from control_plane.link import Delivery, Link
+from control_plane.loops import Loop
+from control_plane.offers import Offers
+from control_plane.publisher import Publisher
+from control_plane.receiving import Receiving
+from control_plane.retained import Retained
+from control_plane.settings import Settings
+from control_plane.signing.repository import Repository
+from control_plane.store import Store
+from control_plane.ticker import Ticker
+from control_plane.web.app import create_app
+from control_plane.web.bundles import incoming
+from control_plane.web.parts import PartHealth, Parts
+from control_plane.web.work import Work
+from protocol.enrolment import Broker
+from protocol.errors import InvalidRequest, Unavailable
+from protocol.identifiers import DeviceId
+from protocol.link import Address, Retry
+from protocol.reported import ReportedState
+from protocol.telemetry import Want
+from protocol.topics import Topics
+
+log = logging.getLogger(__name__)
+
+UNSETTLED_S: Final = 0.2
+"""Between ticks while the broker does not yet retain all that it should."""
+FORGET_MS: Final = 30 * 24 * 3_600_000
+"""Events and used tokens are kept for 30 days."""
+SAFE: Final = "safe = have: no backup command yet"
+
+
+def access(home: Path) -> Access:
+    """How the control plane at `home` is called. Raises `InvalidRequest` OUT-S150, OUT-S120."""
+    found = settings.read({}, home)
+    return Access(
+        f"https://{_bracketed(found.api_host)}:{found.api_port}",
+        found.fleet,
+        read_token(found),
+        Authority(found.ca, found.fleet).certificate("api-ca"),
+    )
+
+
+def read_token(of: Settings) -> str:
+    """The operator's token. Raises `InvalidRequest` OUT-A101 for whoever may not read it."""
+    try:
+        return of.operator_token.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InvalidRequest("OUT-A101", f"{of.operator_token}: {error.strerror}") from error
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class ControlPlane:
+    """All parts of one control plane. `start` once; `stop` ends what `start` began."""
+
+    def __init__(self, of: Settings) -> None:
+        """Opens the store, the keys and the repository. Raises what these raise."""
+        self.settings = of
+        self.topics = Topics(of.fleet)
+        self.store = Store(of.store)
+        self.blobs = Blobs(of.blobs)
+        self.repository = Repository.open(of.tuf, of.keys, of.fleet)
+        self.authority = Authority(of.ca, of.fleet)
+        self.work = Work(self.store, now_ms)
+        self.link = Link(
+            Address(of.broker_host, of.broker_port, self.authority.control),
+            control_identity(of.fleet),
+            on_message=self._message,
+            on_state=self._link_changed,
+            on_delivery=self._delivered,
+            # Development brokers live on this machine and come and go.
+            retry=Retry(first_s=0.2, most_s=2.0) if of.dev else Retry(),
+        )
+        self.retained = Retained(self.link, self.topics)
+        self.publisher = Publisher(self.link, self.topics, self.retained)
+        self.ingest = Ingest(
+            self.topics,
+            self.store.records,
+            accepts=self._knows,
+            on_state=self._state,
+            on_contact=self.store.devices.contact,
+            on_want=self._want,
+            now_ms=now_ms,
+            spread_s=of.intervals.hello_spread,
+        )
+        self.receiving = Receiving(self.ingest, self.link.publish)
+        self.ticker = Ticker(
+            of.fleet,
+            self.store,
+            self.repository,
+            self.publisher,
+            Offers(
+                self.topics,
+                self.blobs,
+                self.store.payloads,
+                of.home,
+                of.payloads,
+                encode=encode.encode,
+                reopen=encode.reopen,
+            ),
+            listening_since_ms=lambda: self._listening_since_ms,
+        )
+        self.loop = Loop("ticker", self._tick, of.intervals.tick)
+        self.api_alive: Callable[[], bool] = lambda: True
+        self._token = read_token(of)
+        self._listening_since_ms: int | None = None
+        self._link_problem = "not connected yet"
+        self._adopted = False
+        self._compared_s = time.monotonic()
+        self.app = create_app(self._parts())
+
+    def start(self) -> None:
+        """Clear up after whatever ended the last process, then begin to work."""
+        shutil.rmtree(incoming(self.settings.home), ignore_errors=True)
+        self.store.idempotency.release_interrupted()
+        left = self.work.recover()
+        if left:
+            log.warning("%d operations were interrupted and are marked as failed", left)
+        self.store.tokens.forget(now_ms() - FORGET_MS)
+        self.store.events.forget(now_ms() - FORGET_MS)
+        for hello in self.ingest.hellos():
+            self.publisher.keep(hello.topic, hello.data)
+        self.link.subscribe(self.ingest.filters(), qos=1)
+        self.receiving.start()
+        self.link.start()
+        self.loop.start()
+
+    def stop(self) -> None:
+        self.work.stop()
+        self.loop.stop()
+        self.link.stop()
+        self.receiving.stop()
+        self.store.close()
+
+    def health(self) -> dict[str, PartHealth]:
+        """By part. Everything is judged without waiting for anything."""
+        hello = json.loads(self.ingest.hellos([0])[0].data)["g"]
+        refused = sum(self.ingest.refused.values())
+        return {
+            "api": PartHealth(self.api_alive()),
+            "broker": PartHealth(self.link.connected, self._link_problem),
+            "ticker": PartHealth(
+                self.loop.alive and self._adopted and self.loop.problem is None,
+                self.loop.problem or ("" if self._adopted else "has not begun"),
+            ),
+            "ingest": PartHealth(
+                self.receiving.alive and self.receiving.problem is None,
+                self.receiving.problem or f"hello {hello}, refused {refused}; {SAFE}",
+            ),
+        }
+
+    # --- the ticker's thread ----------------------------------------------------------------------
+
+    def _tick(self) -> float | None:
+        if not self._adopted:
+            self._adopt()
+        self._compare()
+        self.ticker.tick(now_ms())
+        if self.publisher.settled:
+            return None
+        if self.publisher.work(time.monotonic()):
+            # What waits for the broker to have everything goes on at once.
+            return 0.0
+        return UNSETTLED_S
+
+    def _adopt(self) -> None:
+        """Before the first signature: the fleet may have seen more than this store has."""
+        if not self.link.connected:
+            raise Unavailable("OUT-N102", self._link_problem)
+        found = read_back(
+            self.retained,
+            self.topics,
+            roots=self.repository.roots(),
+            models=self.store.bundles.models(),
+            devices=[device.id for device in self.store.devices.all()],
+        )
+        adopted = self.ticker.adopt(found, now_ms())
+        if adopted.changed:
+            log.warning("went on from what the broker retains: %s", adopted.after)
+        self._adopted = True
+
+    def _compare(self) -> None:
+        """Now and then, what the broker retains is read back even if nothing seems to be wrong."""
+        now_s = time.monotonic()
+        if now_s - self._compared_s >= self.settings.intervals.reseed and self.link.connected:
+            self._compared_s = now_s
+            self.publisher.connected()
+
+    # --- the link's thread, and ingest's ----------------------------------------------------------
+
+    def _message(self, topic: str, data: bytes) -> None:
+        self.retained.on_message(topic, data)
+
+    def _delivered(self, delivery: Delivery) -> None:
+        self.receiving.take(delivery)
+
+    def _link_changed(self, connected: bool, why: str) -> None:
+        if connected:
+            self._link_problem = ""
+            self._listening_since_ms = now_ms()
+            self.publisher.connected()
+        else:
+            if self._listening_since_ms is not None:
+                log.warning("broker: %s", why)
+            self._link_problem = why
+            self._listening_since_ms = None
+        self.loop.wake()
+
+    def _knows(self, device: DeviceId) -> bool:
+        return self.store.devices.get(device) is not None
+
+    def _state(self, device: DeviceId, state: ReportedState) -> None:
+        self.store.devices.put_state(device, state, now_ms())
+
+    def _want(self, _device: DeviceId, want: Want) -> None:
+        self.publisher.want(want)
+        self.loop.wake()
+
+    def _parts(self) -> Parts:
+        of = self.settings
+        return Parts(
+            settings=of,
+            store=self.store,
+            blobs=self.blobs,
+            repository=self.repository,
+            enrolment=Enrolment(
+                of.fleet,
+                self.authority,
+                self.store,
+                f"https://{_bracketed(of.api_host)}:{of.api_port}",
+                Broker(of.broker_host, of.broker_port),
+                self._newest_root,
+                dev=of.dev,
+            ),
+            work=self.work,
+            token=lambda: self._token,
+            now_ms=now_ms,
+            wake=self.loop.wake,
+            health=self.health,
+            origin_bytes=lambda: self.publisher.origin_bytes,
+        )
+
+    def _newest_root(self) -> bytes:
+        roots = self.repository.roots()
+        return roots[max(roots)]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,87 @@
+"""What a bundle's documents may say: checked against what is signed before anything is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from edge_agent.decode import MAX_MEMORY
+from protocol import codec
+from protocol.bundle import (
+    Facts,
+    Index,
+    Member,
+    VariantReference,
+    decode_index,
+    decode_manifest,
+)
+from protocol.errors import Failed, OutriderError, PeerError, TrustError, Unavailable
+from protocol.identifiers import Digest, ModelName, digest_of, short
+from protocol.payload import Hint, HintEntry
+
+INDEX: Final = "index.json"
+MANIFEST: Final = "manifest.json"
+
+
+def read_index(
+    data: bytes, model: ModelName, digest: Digest, facts: Facts
+) -> tuple[Index, VariantReference]:
+    """The index, and the variant for a device with these facts.
+
+    Raises `TrustError` (OUT-T107) when it is not the signed one, `Unavailable` (OUT-F101) when it
+    was cleared, `PeerError` when it cannot be read, `Failed` (OUT-D302) when no variant fits.
+    """
+    if len(data) > codec.MAX_INDEX or digest_of(data) != digest:
+        raise _refused(data, "index", digest)
+    index = decode_index(data)
+    if index.model != model:
+        raise PeerError("OUT-B120", f"an index of {index.model}, not of {model}")
+    chosen = index.choose(facts)
+    if chosen is None:
+        raise Failed("OUT-D302", "no variant of it fits this device")
+    return index, chosen
+
+
+def read_manifest(data: bytes, chosen: VariantReference) -> tuple[Member, ...]:
+    """Members of the chosen variant. Raises like `read_index`."""
+    if len(data) != chosen.size or digest_of(data) != chosen.digest:
+        raise _refused(data, "manifest", chosen.digest)
+    return decode_manifest(data).members
+
+
+def read_hint(data: bytes, member: Member) -> tuple[HintEntry, ...]:
+    """The entries that this agent may try for a member, in the order given.
+
+    Raises `PeerError` (OUT-F103): a hint is unsigned, and anybody's.
+    """
+    try:
+        entries = codec.decode(data, Hint, limit=codec.MAX_HINT).entries
+    except PeerError as error:
+        raise PeerError("OUT-F103", error.why) from error
+    return tuple(
+        entry
+        for entry in entries
+        if entry.usable(member.size) and entry.base is None and entry.decode_memory <= MAX_MEMORY
+    )
+
+
+def lying_there(path: Path, digest: Digest) -> bytes:
+    """The document that an earlier run left, if it is the right one; else nothing."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    return data if digest_of(data) == digest else b""
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Write it whole or not at all; Stage makes it durable. Raises `OSError`."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+def _refused(data: bytes, what: str, digest: Digest) -> OutriderError:
+    if not data:
+        return Unavailable("OUT-F101", f"{what} {short(digest)} was cleared")
+    return TrustError("OUT-T107", f"{what} {short(digest)}")

@@ -1,0 +1,193 @@
+"""A whole API with real store, repository and certificates, without broker and ticker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from control_plane.blobs import Blobs
+from control_plane.catalog import archive, layout
+from control_plane.fleet.authority import Authority
+from control_plane.fleet.enrolment import Enrolment
+from control_plane.init import init_dev
+from control_plane.settings import Settings
+from control_plane.signing import create, keys
+from control_plane.signing.approve import Approver
+from control_plane.signing.repository import Repository
+from control_plane.store import Store
+from control_plane.web.app import create_app
+from control_plane.web.parts import PartHealth, Parts
+from control_plane.web.work import Work
+from protocol.codec import encode
+from protocol.enrolment import Broker
+from protocol.identifiers import Digest, digest_of
+from protocol.plan import DenyList
+from protocol.reported import ModelState, ReportedState
+from tests.fakes.bundles import BundleOnDisk, make_bundle
+from tests.fakes.waiting import until
+
+NOW_MS = 1_795_000_000_000
+BASE = "/v1/fleets/north"
+
+
+@dataclass
+class Api:
+    """`get("devices")` is below the fleet; a leading slash is absolute."""
+
+    parts: Parts
+    client: TestClient
+    folder: Path
+    wakes: list[None]
+    clock: list[int]
+    health: dict[str, PartHealth] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Store:
+        return self.parts.store
+
+    def call(self, method: str, path: str, **more: Any) -> httpx.Response:
+        where = path if path.startswith("/") else f"{BASE}/{path}"
+        return self.client.request(method, where, **more)
+
+    def get(self, path: str, **query: Any) -> httpx.Response:
+        return self.call("GET", path, params=query)
+
+    def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        return self.call("POST", path, json=body if body is not None else {}, **more)
+
+    def put(self, path: str, body: Any, **more: Any) -> httpx.Response:
+        return self.call("PUT", path, json=body, **more)
+
+    def patch(self, path: str, body: Any, **more: Any) -> httpx.Response:
+        return self.call("PATCH", path, json=body, **more)
+
+    def delete(self, path: str, **more: Any) -> httpx.Response:
+        return self.call("DELETE", path, **more)
+
+    # --- what most tests begin with ---------------------------------------------------------------
+
+    def bundle(self, version: str = "v1", model: str = "digits", **more: Any) -> BundleOnDisk:
+        """A bundle of its own content, as it would lie on a device."""
+        return make_bundle(self.folder / "bundles", model, version, **more)
+
+    def packed(self, bundle: BundleOnDisk) -> bytes:
+        """The tar that an operator pushes."""
+        blobs: dict[Digest, bytes | Path] = {
+            member.digest: bundle.path / member.path for member in bundle.variant.members
+        }
+        blobs[bundle.manifest] = (bundle.path / "manifest.json").read_bytes()
+        index = (bundle.path / "index.json").read_bytes()
+        place = self.folder / f"{bundle.model}-{bundle.version}.bundle"
+        layout.write(place, index, blobs)
+        return b"".join(archive.pack(place))
+
+    def push(self, bundle: BundleOnDisk, **more: Any) -> httpx.Response:
+        """The operation, once it has ended."""
+        answer = self.call("POST", "bundles", content=self.packed(bundle), **more)
+        assert answer.status_code == 202, answer.text
+        place = answer.headers["location"]
+        until(lambda: self.get(place).json()["state"] in ("succeeded", "failed"))
+        return self.get(place)
+
+    def pushed(self, version: str = "v1", model: str = "digits", **more: Any) -> BundleOnDisk:
+        bundle = self.bundle(version, model, **more)
+        assert self.push(bundle).json()["state"] == "succeeded"
+        return bundle
+
+    def sign(self, reference: str) -> httpx.Response:
+        """What an approver does: verify, sign, send."""
+        model, _, version = reference.partition("/")
+        trust = self.get("tuf").json()
+        draft = self.get(f"models/{model}/versions/{version}/draft").json()
+        roots = {int(number): text.encode() for number, text in trust["roots"].items()}
+        roles = {role: text.encode() for role, text in trust["roles"].items()}
+        approver = Approver(self.folder / "approver", roots[1])
+        now = datetime.fromtimestamp(self.clock[0] / 1000, UTC)
+        review = approver.review(roots, roles, draft["metadata"].encode(), now)
+        key = keys.load(self.parts.settings.keys / create.APPROVER_KEY)
+        keyid, signature = approver.sign(review, key)
+        return self.post(
+            f"models/{model}/versions/{version}/signatures",
+            {"draft": draft["draft"], "signature": {"keyid": keyid, "sig": signature}},
+        )
+
+    def approved(self, version: str = "v1", model: str = "digits", **more: Any) -> BundleOnDisk:
+        bundle = self.pushed(version, model, **more)
+        assert self.sign(f"{model}/{version}").status_code == 201
+        self.publish()
+        return bundle
+
+    def publish(self) -> None:
+        """What the ticker does with the metadata."""
+        deny = encode(DenyList("north", 1))
+        self.parts.repository.publish({}, deny, self.clock[0])
+
+    def enrol(self, name: str, **labels: str) -> None:
+        certificate = digest_of(name.encode())
+        self.store.devices.enrol(f"north-{name}", labels, certificate, self.clock[0])
+
+    def report(self, name: str, order: int = 1, **models: ModelState) -> None:
+        """The device says that this is its state."""
+        state = ReportedState(order, "0.1", models=models)
+        self.store.devices.put_state(f"north-{name}", state, self.clock[0])
+
+
+@pytest.fixture
+def api(tmp_path):
+    settings = init_dev(tmp_path / "home", "north", now_ms=NOW_MS)
+    store = Store(settings.store)
+    wakes: list[None] = []
+    clock = [NOW_MS]
+    health: dict[str, PartHealth] = {"api": PartHealth(True), "broker": PartHealth(True)}
+    work = Work(store, lambda: clock[0])
+    parts = _parts(settings, store, work, wakes, clock, health)
+    token = settings.operator_token.read_text().strip()
+    with TestClient(
+        create_app(parts),
+        raise_server_exceptions=False,
+        headers={"Authorization": f"Bearer {token}"},
+    ) as client:
+        made = Api(parts, client, tmp_path, wakes, clock, health)
+        made.publish()
+        yield made
+    work.stop()
+    store.close()
+
+
+def _parts(
+    settings: Settings,
+    store: Store,
+    work: Work,
+    wakes: list[None],
+    clock: list[int],
+    health: dict[str, PartHealth],
+) -> Parts:
+    repository = Repository.open(settings.tuf, settings.keys, settings.fleet)
+    enrolment = Enrolment(
+        settings.fleet,
+        Authority(settings.ca, settings.fleet),
+        store,
+        "https://127.0.0.1:8400",
+        Broker("127.0.0.1", 8883),
+        lambda: repository.roots()[1],
+        dev=True,
+    )
+    token = settings.operator_token.read_text().strip()
+    return Parts(
+        settings=settings,
+        store=store,
+        blobs=Blobs(settings.blobs),
+        repository=repository,
+        enrolment=enrolment,
+        work=work,
+        token=lambda: token,
+        now_ms=lambda: clock[0],
+        wake=lambda: wakes.append(None),
+        health=lambda: health,
+    )
