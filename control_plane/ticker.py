@@ -274,17 +274,19 @@ class Ticker:
         for model in sorted(models):
             mine = [each for each in active if each.model == model]
             row = self._store.plans.get(model)
-            plan = numbered(
-                make_plan(
+            try:
+                made = make_plan(
                     self._fleet,
                     model,
                     stables(self._store, model),
                     [going_of(each, each.wave) for each in mine],
                     self._store.plans.ended(model),
-                ),
-                _plan(row.data) if row else None,
-                now_ms,
-            )
+                )
+            except InvalidRequest:
+                # The plan in force stays; other models, and other rollouts' aborts, go on.
+                log.exception("no new plan for %s", model)
+                continue
+            plan = numbered(made, _plan(row.data) if row else None, now_ms)
             if plan is None:
                 continue
             data = codec.encode(plan)

@@ -68,7 +68,7 @@ def _key(settings: Settings, key: Path | None) -> Path:
 
 def _root(settings: Settings) -> bytes:
     """The first root: an approver starts from their own copy, here the one beside their key."""
-    return (settings.tuf / "1.root.json").read_bytes()
+    return (settings.tuf / "root" / "1.json").read_bytes()
 
 
 def _require_only(review: Review, reference: str) -> None:

@@ -71,6 +71,12 @@ def judge(
     return Judgement(verdict, id, sentence, inputs)
 
 
+def replay(spec: RolloutSpec, inputs: Mapping[str, Any]) -> Judgement:
+    """The judgement again, from the inputs that were recorded with it."""
+    counts = {int(wave): Counts(**numbers) for wave, numbers in inputs["counts"].items()}
+    return judge(spec, inputs["wave"], counts, now_ms=inputs["now_ms"], soak_ms=inputs["soak_ms"])
+
+
 def enough(spec: RolloutSpec, wave: int, counts: Mapping[int, Counts]) -> bool:
     """Whether as many devices of a wave have tried as it is judged from: its soak begins."""
     newest = counts.get(wave, Counts())

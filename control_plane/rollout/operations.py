@@ -77,7 +77,7 @@ def start_rollout(
     with store.write():
         bundle = _usable(store, spec)
         selector = grammar.parse(spec.to)
-        for device in store.devices.all():
+        for device in store.devices.all() if asked_runs(selector) else ():
             store.devices.change(_as_running(store, device, selector), now_ms)
         chosen = _chosen(store.devices.all(), spec, selector, bundle.digest, approvals, now_ms)
         _refuse_overlap(store, spec.model, chosen)
@@ -197,10 +197,10 @@ def _chosen(
     needs = needs_of(approvals, candidate)
     chosen = choose(devices, selector, spec.model, candidate, needs, now_ms)
     if not chosen.targets:
-        others = ", ".join(f"{number} {why}" for why, number in chosen.excluded.items())
-        raise InvalidRequest(
-            "OUT-R203", f"{sum(chosen.excluded.values())} devices match" + others and f": {others}"
-        )
+        matched = sum(chosen.excluded.values())
+        others = [f"{number} {why}" for why, number in chosen.excluded.items()]
+        because = f": {', '.join(others)}" if others else ""
+        raise InvalidRequest("OUT-R203", f"{matched} devices match{because}")
     return chosen
 
 

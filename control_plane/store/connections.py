@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 BUSY_TIMEOUT_S: Final = 30.0
+SYNCHRONOUS = "FULL"
+"""An acknowledged record survives a power cut, so every commit is synced."""
 
 
 class _Connection(sqlite3.Connection):
@@ -76,7 +78,6 @@ class Connections:
                 raise sqlite3.ProgrammingError("the store is closed")
             self._open.add(connection)
         connection.execute("PRAGMA journal_mode = WAL")
-        # An acknowledged record survives a power cut, so every commit is synced.
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
         connection.execute("PRAGMA foreign_keys = ON")
         return connection

@@ -123,7 +123,7 @@ class Members(Table):
     def returned(self, rollout: str) -> tuple[int, int]:
         """`(confirmed, of)`: members that had activated, and serve something else again."""
         row = self._one(
-            f"""
+            """
             SELECT count(r.device), count(*)
             FROM member m JOIN rollout x ON x.id = m.rollout
             LEFT JOIN running r ON r.device = m.device AND r.model = x.model

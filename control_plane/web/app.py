@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from fastapi import APIRouter, Depends, FastAPI
 
 from control_plane.web import (
@@ -21,16 +24,30 @@ from control_plane.web import (
 from control_plane.web.auth import RequireToken, bearer
 from control_plane.web.description import describe
 from control_plane.web.faults import answer_errors
+from control_plane.web.limits import Limited
 from control_plane.web.parts import Parts, own_fleet
 from control_plane.web.requests import Traced
+from protocol.enrolment import MAX_REQUEST
+from protocol.enrolment import PATH as ENROL
+from protocol.payload import MAX_PAYLOAD
 
-MAX_BODY: int = 1024 * 1024
-"""Of every request but a bundle's upload, in bytes."""
+MAX_BODY: Final = 1024 * 1024
+"""Bytes of a request that is not listed in `max_body`."""
 
 ABOUT = """Operate a fleet: ship ONNX models to edge devices and take a bad one back.
 
 Errors are `application/problem+json`; switch on `code`. Every POST takes an `Idempotency-Key`.
 Devices are named by their local name or their full id."""
+
+
+_UPLOAD: Final = re.compile(r"/v1/fleets/[^/]+/bundles")
+
+
+def max_body(method: str, path: str) -> int:
+    """Bytes that a request may have."""
+    if path == ENROL:
+        return MAX_REQUEST
+    return MAX_PAYLOAD if method == "POST" and _UPLOAD.fullmatch(path) else MAX_BODY
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -42,12 +59,12 @@ def create_app(parts: Parts) -> FastAPI:
         # Their pages load scripts from elsewhere; the control plane works without internet.
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BODY,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.parts = parts
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     answer_errors(app)
+    app.add_middleware(Limited, limit=max_body)
     app.add_middleware(RequireToken, token=parts.token)
     app.add_middleware(Traced)
     app.include_router(health.router)

@@ -23,7 +23,6 @@ from control_plane.web.parts import Here, Parts
 from control_plane.web.unknown import unknown
 from control_plane.web.work import Tell
 from protocol.errors import InvalidRequest
-from protocol.payload import MAX_PAYLOAD
 
 router = APIRouter(tags=["models"])
 
@@ -47,7 +46,6 @@ def incoming(home: Path) -> Path:
     summary="Push a bundle",
     status_code=202,
     response_model=Operation,
-    max_body_size=MAX_PAYLOAD,
     openapi_extra=_BODY,
 )
 async def push_bundle(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import ConfigDict
 
 from control_plane.web.parts import Here
-from protocol.enrolment import MAX_REQUEST, PATH, TOKEN_LIFE_MS, EnrolAnswer, EnrolRequest
+from protocol.enrolment import PATH, TOKEN_LIFE_MS, EnrolAnswer, EnrolRequest
 from protocol.wording import rfc3339
 
 public = APIRouter(tags=["devices"])
@@ -43,7 +43,7 @@ def create_token(asked: TokenRequest, parts: Here, response: Response) -> Enrolm
     return EnrolmentToken(text, asked.labels, asked.name, rfc3339(now_ms + TOKEN_LIFE_MS))
 
 
-@public.post(PATH, summary="Enrol a device", status_code=201, max_body_size=MAX_REQUEST)
+@public.post(PATH, summary="Enrol a device", status_code=201)
 def enrol_device(request: EnrolRequest, parts: Here, response: Response) -> EnrolAnswer:
     """Authorised by the one-time token in the body. A refusal does not use the token up."""
     now_ms = parts.now_ms()

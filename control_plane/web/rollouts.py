@@ -177,7 +177,8 @@ def list_rollouts(
         known_model(parts, model)
     found = parts.store.rollouts.page(model, after(cursor, "rollouts", model), limit)
     items = [operations.status(parts.store, each.id, parts.now_ms()) for each in found.items]
-    return Page(items, _behind(found.after, model), parts.store.rollouts.count(model))
+    behind = _behind(found.after, model)
+    return {"items": items, "next_cursor": behind, "count": parts.store.rollouts.count(model)}
 
 
 @router.get("/rollouts/{rollout}", summary="One rollout", response_model=RolloutDetails)
@@ -236,7 +237,9 @@ def _read(body: dict[str, Any]) -> RolloutSpec:
         named = _FIELD.match(error.why)
         if error.code not in ("OUT-S120", "OUT-S121") or named is None:
             raise
-        pointer = "#/" + re.sub(r"\[(\d+)\]", r"/\1", named[1]).replace(".", "/")
+        # People count waves from 1, JSON pointers from 0.
+        place = re.sub(r"\[(\d+)\]", lambda found: f"/{int(found[1]) - 1}", named[1])
+        pointer = "#/" + place.replace(".", "/")
         fields = [{"pointer": pointer, "detail": error.why}]
         raise WithFacts(error.code, error.why, do=error.do, errors=fields) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 from control_plane.client import Client
 from control_plane.init import init_dev
 from control_plane.settings import Settings
-from control_plane.wiring import access
+from control_plane.wiring import access, now_ms
 from edge_agent.enrol import enrol
 from protocol.errors import InvalidRequest, OutriderError, Unavailable
+from tests.fakes.bundles import make_bundle
+from tests.fakes.operator import packed, signature
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -142,6 +145,35 @@ def test_a_device_enrols_over_https_with_a_token_once(control: Running, tmp_path
         assert refused.value.code == "OUT-A202"
 
 
+def test_a_version_is_pushed_approved_and_published_and_its_first_wave_begins(
+    control: Running, tmp_path: Path
+):
+    control.start()
+    control.wait_until_ready()
+    tar = tmp_path / "v1.tar"
+    bundle = make_bundle(tmp_path / "bundles", "digits", "v1")
+    tar.write_bytes(packed(bundle, tmp_path))
+    with control.client() as client:
+        enrol(client.post("tokens", {"name": "a-1"})["token"], tmp_path / "agent")
+        pushed = client.wait(client.upload("bundles", tar))
+        assert pushed["digest"] == bundle.digest
+        path = "models/digits/versions/v1"
+        trust, draft = client.get("tuf"), client.get(f"{path}/draft")
+        body = signature(trust, draft, control.settings, tmp_path, now_ms())
+        assert client.post(f"{path}/signatures", body)["complete"]
+        started = client.post("rollouts", {"version": "digits/v1"})
+        where = f"rollouts/{started['id']}"
+        until(lambda: client.get(where)["wave"] == 1)
+        rollouts = json.loads(client.get("tuf")["roles"]["rollouts"])["signed"]["targets"]
+        assert "rollouts/plan-digits" in rollouts
+        # In the middle of it: killed, and started again, it is where it was.
+        control.end(signal.SIGKILL)
+        control.start()
+        control.wait_until_ready()
+        assert client.get(where)["status"] == "running"
+        assert client.get(where)["counts"]["targeted"] == 1
+
+
 def test_a_store_older_than_the_fleet_goes_on_above_it(control: Running, tmp_path: Path):
     home = control.settings.home
     control.start()
@@ -162,8 +194,6 @@ def test_a_store_older_than_the_fleet_goes_on_above_it(control: Running, tmp_pat
     control.wait_until_ready()
 
     def version(text: str) -> int:
-        import json
-
         return int(json.loads(text)["signed"]["version"])
 
     with control.client() as client:

@@ -1,18 +1,25 @@
-"""The ticker makes true what the store wants, also when it dies between any two of its effects."""
+"""The ticker makes true what the store wants, also when it dies between any two of its effects.
+
+Long because every scene needs the same world of fakes, and the scenes are the point.
+"""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from control_plane.rollout import operations
+from control_plane.rollout.gate import replay
 from control_plane.rollout.spec import read_spec
 from control_plane.signing.adopt import Adopted
-from control_plane.store import Store
+from control_plane.store import Store, connections
 from control_plane.store.bundles import BundleRow
 from control_plane.ticker import Ticker
 from protocol import codec
@@ -216,6 +223,11 @@ class Fleet:
         return set(self.serving().values()) == {digest}
 
 
+@pytest.fixture(autouse=True)
+def _without_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(connections, "SYNCHRONOUS", "OFF")
+
+
 @pytest.fixture
 def control(tmp_path):
     control = ControlPlane(tmp_path / "store.sqlite")
@@ -282,6 +294,32 @@ def test_a_bad_version_aborts_by_itself_and_no_other_device_ever_gets_it(control
     assert sum(device.downloads for device in on_v1.devices.values()) == downloads + 3
     assert control.plan.ended is not None
     assert control.plan.ended.end == "aborted"
+
+
+def test_the_verdict_that_aborted_can_be_computed_again_from_what_was_recorded(control, on_v1):
+    control.roll_out("v3", waves=["3", "100%"])
+    for device in on_v1.devices.values():
+        device.bad = frozenset({V3})
+    on_v1.run(15)
+    rollout = operations.find(control.store, "digits-2")
+    assert rollout.verdict is not None
+    again = replay(rollout.spec, rollout.verdict["inputs"])
+    recorded = {name: rollout.verdict[name] for name in ("verdict", "id", "sentence")}
+    assert recorded == {"verdict": again.verdict, "id": again.id, "sentence": again.sentence}
+    assert again.verdict == "fail"
+    events = control.store.events.after(0, [rollout.topic], 500)
+    assert [e.data["verdict"] for e in events if e.type == "rollout.verdict"][-1] == "fail"
+
+
+def test_a_rollout_that_was_paused_while_it_prepared_begins_only_when_resumed(control, on_v1):
+    control.roll_out("v2")
+    operations.pause(control.store, "digits-2", control.now_ms, "wait for ana")
+    on_v1.run(5)
+    shown = control.status("digits-2")
+    assert (shown["status"], shown["wave"], shown["why"]) == ("paused", 0, "wait for ana")
+    operations.resume(control.store, "digits-2", control.now_ms)
+    on_v1.run(20)
+    assert control.status("digits-2")["status"] == "completed"
 
 
 def test_an_operators_abort_brings_updated_devices_back_from_their_own_disk(control, on_v1):
@@ -504,59 +542,66 @@ def test_a_restarted_control_plane_publishes_the_same_again(control, on_v1):
     assert control.published == before
 
 
+def _about_to(which: str, path: Path) -> Fleet:
+    """A fleet right before the ticks that matter; its store is closed."""
+    control = ControlPlane(path)
+    for version in ("v1", "v2"):
+        control.add_version(version)
+    fleet = Fleet(control)
+    fleet.enrol("a-1", "a-2", "a-3")
+    fleet.run(1)
+    control.roll_out("v1")
+    fleet.run(10)
+    if which != "start":
+        control.roll_out("v2", waves=["1", "100%"])
+        fleet.run({"wave": 6, "complete": 12, "abort": 4, "pin": 2}[which])
+    if which == "abort":
+        operations.abort(control.store, "digits-2", control.now_ms)
+    if which == "pin":
+        row = control.store.devices.need("a-1")
+        pinned = dataclasses.replace(row, pins={MODEL: Pin(V1)})
+        control.store.devices.change(pinned, control.now_ms)
+    control.store.close()
+    return fleet
+
+
+def _goes_on(before: Fleet, path: Path, death: Death) -> Fleet:
+    """The same moment once more, in a process that dies at an effect and is started again."""
+    shutil.copy(before.control.path, path)
+    world = copy.deepcopy(before.control.world)
+    world.death = death
+    control = ControlPlane(path, world, before.control.now_ms)
+    fleet = Fleet(control, copy.deepcopy(before.devices))
+    for _ in range(5):
+        try:
+            control.tick()
+        except Killed:
+            control.store.close()
+            control.start()
+            control.ticker.tick(control.now_ms)
+        fleet.step()
+    world.death = Death()
+    fleet.run(15)
+    return fleet
+
+
 @pytest.mark.parametrize("which", ["start", "wave", "abort", "complete", "pin"])
 def test_a_crash_at_any_point_of_a_tick_is_healed_by_the_next(tmp_path, which):
     """Whatever effect it dies at, the end is that of a control plane that never died."""
-
-    def scene(death: Death | None, path) -> tuple[dict[str, bytes], dict[str, Any], int]:
-        control = ControlPlane(path)
-        for version in ("v1", "v2"):
-            control.add_version(version)
-        fleet = Fleet(control)
-        fleet.enrol("a-1", "a-2", "a-3")
-        fleet.run(1)
-        control.roll_out("v1")
-        fleet.run(10)
-        if which != "start":
-            control.roll_out("v2", waves=["1", "100%"])
-            fleet.run({"wave": 6, "complete": 12, "abort": 4, "pin": 2}[which])
-        if which == "abort":
-            operations.abort(control.store, "digits-2", control.now_ms)
-        if which == "pin":
-            row = control.store.devices.need("a-1")
-            control.store.devices.change(
-                dataclasses.replace(row, pins={MODEL: Pin(V1)}), control.now_ms
-            )
-        control.world.death = death or Death()
-        for _ in range(5):
-            try:
-                control.tick()
-            except Killed:
-                control.store.close()
-                control.start()
-                control.ticker.tick(control.now_ms)
-            fleet.step()
-        effects = control.world.death.effects
-        control.world.death = Death()
-        fleet.run(20)
-        last = "digits-1" if which == "start" else "digits-2"
-        status = control.status(last)["status"]
-        serving = {"serving": fleet.serving(), "status": status}
-        control.store.close()
-        return control.published, serving, effects
-
-    whole, ends, effects = scene(None, tmp_path / "whole.sqlite")
-    assert effects > 10
-    for at in range(1, min(effects, 40) + 1):
-        published, ends_here, _ = scene(Death(at), tmp_path / f"{at}.sqlite")
-        assert ends_here == ends, at
-        assert published.keys() == whole.keys(), at
-        mine, plain = (
-            codec.decode_signed(p[TOPICS.plan(MODEL)], Plan, limit=65_536)
-            for p in (published, whole)
-        )
-        assert mine.rules == plain.rules, at
-        assert mine.ended == plain.ended, at
+    before = _about_to(which, tmp_path / "before.sqlite")
+    unharmed = Death()
+    whole = _goes_on(before, tmp_path / "whole.sqlite", unharmed)
+    rollout = "digits-1" if which == "start" else "digits-2"
+    assert unharmed.effects > 10
+    for at in range(1, min(unharmed.effects, 60) + 1):
+        died = _goes_on(before, tmp_path / f"{at}.sqlite", Death(at))
+        assert died.serving() == whole.serving(), at
+        ends = [each.control.status(rollout)["status"] for each in (died, whole)]
+        assert ends[0] == ends[1], at
+        assert died.control.world.retained.keys() == whole.control.world.retained.keys(), at
+        assert died.control.plan.rules == whole.control.plan.rules, at
+        assert died.control.plan.ended == whole.control.plan.ended, at
+        died.control.store.close()
 
 
 def test_a_store_from_yesterday_goes_on_above_what_the_fleet_has_seen(control, on_v1):

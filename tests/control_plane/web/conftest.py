@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+import shutil
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from control_plane.blobs import Blobs
-from control_plane.catalog import archive, layout
 from control_plane.fleet.authority import Authority
 from control_plane.fleet.enrolment import Enrolment
 from control_plane.init import init_dev
 from control_plane.settings import Settings
-from control_plane.signing import create, keys
-from control_plane.signing.approve import Approver
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
 from control_plane.web.app import create_app
@@ -26,10 +23,11 @@ from control_plane.web.parts import PartHealth, Parts
 from control_plane.web.work import Work
 from protocol.codec import encode
 from protocol.enrolment import Broker
-from protocol.identifiers import Digest, digest_of
+from protocol.identifiers import digest_of
 from protocol.plan import DenyList
 from protocol.reported import ModelState, ReportedState
 from tests.fakes.bundles import BundleOnDisk, make_bundle
+from tests.fakes.operator import packed, signature
 from tests.fakes.waiting import until
 
 NOW_MS = 1_795_000_000_000
@@ -53,7 +51,8 @@ class Api:
 
     def call(self, method: str, path: str, **more: Any) -> httpx.Response:
         where = path if path.startswith("/") else f"{BASE}/{path}"
-        return self.client.request(method, where, **more)
+        answer: httpx.Response = self.client.request(method, where, **more)
+        return answer
 
     def get(self, path: str, **query: Any) -> httpx.Response:
         return self.call("GET", path, params=query)
@@ -78,14 +77,7 @@ class Api:
 
     def packed(self, bundle: BundleOnDisk) -> bytes:
         """The tar that an operator pushes."""
-        blobs: dict[Digest, bytes | Path] = {
-            member.digest: bundle.path / member.path for member in bundle.variant.members
-        }
-        blobs[bundle.manifest] = (bundle.path / "manifest.json").read_bytes()
-        index = (bundle.path / "index.json").read_bytes()
-        place = self.folder / f"{bundle.model}-{bundle.version}.bundle"
-        layout.write(place, index, blobs)
-        return b"".join(archive.pack(place))
+        return packed(bundle, self.folder)
 
     def push(self, bundle: BundleOnDisk, **more: Any) -> httpx.Response:
         """The operation, once it has ended."""
@@ -103,19 +95,10 @@ class Api:
     def sign(self, reference: str) -> httpx.Response:
         """What an approver does: verify, sign, send."""
         model, _, version = reference.partition("/")
-        trust = self.get("tuf").json()
-        draft = self.get(f"models/{model}/versions/{version}/draft").json()
-        roots = {int(number): text.encode() for number, text in trust["roots"].items()}
-        roles = {role: text.encode() for role, text in trust["roles"].items()}
-        approver = Approver(self.folder / "approver", roots[1])
-        now = datetime.fromtimestamp(self.clock[0] / 1000, UTC)
-        review = approver.review(roots, roles, draft["metadata"].encode(), now)
-        key = keys.load(self.parts.settings.keys / create.APPROVER_KEY)
-        keyid, signature = approver.sign(review, key)
-        return self.post(
-            f"models/{model}/versions/{version}/signatures",
-            {"draft": draft["draft"], "signature": {"keyid": keyid, "sig": signature}},
-        )
+        path = f"models/{model}/versions/{version}"
+        trust, draft = self.get("tuf").json(), self.get(f"{path}/draft").json()
+        body = signature(trust, draft, self.parts.settings, self.folder, self.clock[0])
+        return self.post(f"{path}/signatures", body)
 
     def approved(self, version: str = "v1", model: str = "digits", **more: Any) -> BundleOnDisk:
         bundle = self.pushed(version, model, **more)
@@ -138,9 +121,16 @@ class Api:
         self.store.devices.put_state(f"north-{name}", state, self.clock[0])
 
 
+@pytest.fixture(scope="session")
+def new_home(tmp_path_factory):
+    """Keys take time, so they are made once and copied."""
+    return init_dev(tmp_path_factory.mktemp("new") / "home", "north", now_ms=NOW_MS)
+
+
 @pytest.fixture
-def api(tmp_path):
-    settings = init_dev(tmp_path / "home", "north", now_ms=NOW_MS)
+def api(tmp_path, new_home):
+    settings = replace(new_home, home=tmp_path / "home")
+    shutil.copytree(new_home.home, settings.home)
     store = Store(settings.store)
     wakes: list[None] = []
     clock = [NOW_MS]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -93,7 +94,7 @@ REASON = Note("OUT-D310", "confidence 0.31", definite=True, activated=True)
 )
 def test_what_a_device_reports_becomes_one_word(fleet, word, state):
     bundle = fleet.pushed()
-    fleet.report("a-1", digits=ModelState(**{"serving": bundle.digest, **state}))
+    fleet.report("a-1", digits=replace(ModelState(serving=bundle.digest), **state))
     (model,) = fleet.get("devices/a-1").json()["device"]["models"]
     assert model["state"] == word
 
@@ -101,17 +102,14 @@ def test_what_a_device_reports_becomes_one_word(fleet, word, state):
 def test_a_device_that_rolled_back_says_why(fleet):
     good, bad = fleet.pushed("v1"), fleet.pushed("v2", weights_seed=1)
     ended = Outcome(1, "digits", bad.digest, "rolled_back", "OUT-D310", "confidence 0.31")
-    state = ModelState(serving=good.digest, current=good.digest, notes={bad.digest: REASON})
-    fleet.report("a-1", digits=ModelState(**{**fields(state), "last": ended}))
+    notes = {bad.digest: REASON}
+    state = ModelState(serving=good.digest, current=good.digest, notes=notes, last=ended)
+    fleet.report("a-1", digits=state)
     (model,) = fleet.get("devices/a-1").json()["device"]["models"]
     assert (model["runs"], model["state"]) == ("digits/v1", "rolled back")
     assert (model["why"], model["detail"]) == ("OUT-D310", "confidence 0.31")
     reported = fleet.get("devices/a-1").json()["reported"]
     assert reported["models"]["digits"]["last"]["result"] == "rolled_back"
-
-
-def fields(state: ModelState) -> dict[str, object]:
-    return {name: getattr(state, name) for name in ModelState.__dataclass_fields__}
 
 
 def test_a_pin_is_set_and_taken_away(fleet):

@@ -142,7 +142,7 @@ def test_without_the_token_nothing_is_answered(header):
     client = app_that_raises(InvalidRequest("OUT-S110"))
     del client.headers["authorization"]
     sent = {} if header is None else {"Authorization": header.encode("latin-1")}
-    answer = client.get("/v1/thing", headers=sent)  # type: ignore[arg-type]  # raw bytes
+    answer = client.get("/v1/thing", headers=sent)
     assert answer.status_code == 401
     assert answer.json()["code"] == "OUT-A101"
     assert answer.headers["www-authenticate"] == "Bearer"

@@ -169,3 +169,10 @@ def test_metadata_is_given_under_the_names_that_tuf_clients_ask_for(api):
 def test_there_is_no_blob_of_another_name(api):
     for name in (digest_of(b"nothing"), "sha256-12", "..%2Foperator.token"):
         assert api.get(f"blobs/{name}").status_code == 404
+
+
+def test_payloads_of_a_model_are_told_with_what_was_published(api):
+    bundle = api.pushed()
+    items = api.get("models/digits/payloads").json()["items"]
+    assert {item["file"] for item in items} == {m.digest for m in bundle.variant.members}
+    assert {item["published_bytes"] for item in items} == {0}

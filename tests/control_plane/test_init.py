@@ -1,0 +1,83 @@
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from control_plane import settings as configuration
+from control_plane.init import init, init_dev
+from control_plane.up import PID, end_orphan
+from control_plane.wiring import access
+from protocol.errors import InvalidRequest
+
+
+def test_a_new_home_can_be_read_back_and_called(tmp_path):
+    made = init_dev(tmp_path / "cp", "north", api_port=0, broker_port=0)
+    assert configuration.read({}, tmp_path / "cp") == made
+    assert made.dev
+    assert 0 not in (made.api_port, made.broker_port)
+    assert made.api_port != made.broker_port
+    found = access(tmp_path / "cp")
+    assert found.url == f"https://127.0.0.1:{made.api_port}"
+    assert len(found.token) >= 40
+    assert list(tmp_path.iterdir()) == [tmp_path / "cp"]
+
+
+def test_secrets_are_readable_by_their_owner_only(tmp_path):
+    made = init_dev(tmp_path / "cp")
+    for path in (made.operator_token, *made.keys.glob("*.pem"), *made.ca.glob("*.key")):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert stat.S_IMODE(made.home.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("content", ["config.yaml", "something else"])
+def test_what_is_there_is_never_overwritten(tmp_path, content):
+    (tmp_path / content).write_text("mine")
+    with pytest.raises(InvalidRequest) as refused:
+        init_dev(tmp_path)
+    assert refused.value.code == "OUT-S151"
+    assert [path.name for path in tmp_path.iterdir()] == [content]
+
+
+def test_an_empty_folder_and_the_rest_of_a_broken_start_are_no_obstacle(tmp_path):
+    (tmp_path / "cp").mkdir()
+    (tmp_path / ".cp.init").mkdir()
+    (tmp_path / ".cp.init" / "half").write_text("")
+    init_dev(tmp_path / "cp")
+    assert not (tmp_path / ".cp.init").exists()
+
+
+@pytest.mark.parametrize("fleet", ["Bad Name", "outrider", ""])
+def test_a_name_that_no_fleet_can_have_leaves_nothing_behind(tmp_path, fleet):
+    with pytest.raises(InvalidRequest) as refused:
+        init_dev(tmp_path / "cp", fleet)
+    assert refused.value.code == "OUT-S120"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_dev_it_says_what_is_missing_and_makes_nothing(tmp_path):
+    with pytest.raises(InvalidRequest) as refused:
+        init(tmp_path / "cp")
+    assert (refused.value.code, refused.value.problem.exit) == ("OUT-A120", 4)
+    assert refused.value.do == "outrider init --dev"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_took_over_the_number_of_a_dead_broker_is_left_alone(tmp_path):
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        (tmp_path / PID).write_text(str(sleeper.pid))
+        end_orphan(tmp_path)
+        os.kill(sleeper.pid, 0)
+        assert sleeper.poll() is None
+        assert not (tmp_path / PID).exists()
+    finally:
+        sleeper.communicate(b"\n")
+
+
+@pytest.mark.parametrize("content", [None, "", "not a number", "999999999"])
+def test_no_usable_number_of_a_broker_is_no_obstacle(tmp_path, content):
+    if content is not None:
+        (tmp_path / PID).write_text(content)
+    end_orphan(tmp_path)

@@ -1,0 +1,62 @@
+"""Settings of a control plane: where they come from, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from control_plane.settings import DEVELOPMENT, Intervals, Settings, find_home, parse, read, write
+from protocol.errors import InvalidRequest
+
+
+def test_what_is_written_is_read(tmp_path):
+    settings = Settings(tmp_path, "north", dev=True, api_port=9000, intervals=DEVELOPMENT)
+    write(settings)
+    assert read({}, tmp_path) == settings
+
+
+@pytest.mark.parametrize(
+    "environment, flag, home",
+    [
+        ({}, None, Path.cwd() / "outrider"),
+        ({"OUTRIDER_HOME": "/srv/o"}, None, Path("/srv/o")),
+        ({"OUTRIDER_HOME": "/srv/o"}, Path("/srv/flag"), Path("/srv/flag")),
+    ],
+)
+def test_the_flag_wins_over_the_environment(environment, flag, home):
+    assert find_home(environment, flag) == home
+
+
+def test_development_fleets_live_faster_and_each_interval_can_be_set():
+    assert parse({"dev": True}, Path("/x")).intervals == DEVELOPMENT
+    assert parse({}, Path("/x")).intervals == Intervals()
+    assert parse({"intervals": {"tick": 9}}, Path("/x")).intervals.tick == 9
+
+
+def test_no_control_plane_here(tmp_path):
+    with pytest.raises(InvalidRequest, match="S150"):
+        read({}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "document, says",
+    [
+        ([], "list of settings"),
+        ({"api_prot": 1}, "unknown field api_prot"),
+        ({"api_port": "many"}, "api_port"),
+        ({"api_port": 70_000}, "port"),
+        ({"fleet": "North"}, "fleet"),
+        ({"intervals": 5}, "intervals"),
+    ],
+)
+def test_what_is_wrong_is_named(document, says):
+    with pytest.raises(InvalidRequest, match="S120") as caught:
+        parse(document, Path("/x"))
+    assert says in caught.value.why
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(InvalidRequest, match="S120"):
+        read({}, tmp_path)
