@@ -26,6 +26,8 @@ TIMEOUT_S: Final = 30.0
 PAUSES_S: Final = (0.3, 1.0)
 """Between tries, when no connection is made."""
 BLOCK: Final = 64 * 1024
+SHOWN: Final = 76
+"""Columns of what was given that an error repeats."""
 
 Progress = Callable[[int, int], None]
 """`(done, total)` in the operation's or the file's unit."""
@@ -36,7 +38,10 @@ class Answered(OutriderError):
 
     def __init__(self, code: str, why: str, do: str, document: Mapping[str, Any]) -> None:
         self.document = dict(document)
-        super().__init__(code, why, do=do)
+        selector = self.document.get("selector") if code == "OUT-S101" else None
+        super().__init__(code, why, do=do, place="selector" if selector else "")
+        if isinstance(selector, str):
+            self.excerpt = _marked(selector, self.document.get("errors"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +189,9 @@ class Client:
         where = path if path.startswith("/") else f"/v1/fleets/{self.access.fleet}/{path}"
         started = time.monotonic()
         pauses = iter(PAUSES_S)
+        tries = 0
         while True:
+            tries += 1
             sent: dict[str, Any] = {}
             if callable(body):
                 sent["content"] = body()
@@ -195,9 +202,9 @@ class Client:
             except httpx.TransportError as error:
                 pause = next(pauses, None)
                 if pause is None or not isinstance(error, httpx.ConnectError):
-                    seconds = time.monotonic() - started
-                    why = f"{_reason(error)} at {self.access.url}, after {seconds:.0f} s"
-                    raise Unavailable("OUT-N104", why) from error
+                    tried = "1 try" if tries == 1 else f"{tries} tries"
+                    why = f"{_reason(error)}, {tried} in {time.monotonic() - started:.0f} s"
+                    raise Unavailable("OUT-N104", why, place=self.access.url) from error
                 time.sleep(pause)
                 continue
             if answer.is_error:
@@ -213,6 +220,16 @@ def problem_of(document: Mapping[str, Any]) -> Answered:
         return Answered(code, why, str(document.get("help", "")), document)
     said = ": ".join(part for part in (code, str(document.get("title", "")), why) if part)
     return Answered("OUT-S160", said, str(document.get("help", "")), document)
+
+
+def _marked(selector: str, errors: Any) -> tuple[str, ...]:
+    """The selector and a caret under the place, both cut to what fits on a screen."""
+    try:
+        offset = int(errors[0]["offset"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return (selector[:SHOWN],)
+    start = max(0, offset - SHOWN + 8)
+    return selector[start : start + SHOWN], " " * (offset - start) + "^"
 
 
 def new_key() -> str:

@@ -37,7 +37,7 @@ from control_plane.store import Store
 from control_plane.store.plans import DenyRow, PlanRow
 from control_plane.store.rollouts import Rollout
 from protocol import codec
-from protocol.bundle import Approvals
+from protocol.approval import Approvals
 from protocol.device import DeviceDocument
 from protocol.errors import InvalidRequest
 from protocol.identifiers import Digest, FleetName, ModelName

@@ -54,7 +54,7 @@ from edge_agent.steps import (
     Wait,
 )
 from edge_agent.watch import health
-from protocol.bundle import Approvals
+from protocol.approval import Approvals
 from protocol.errors import OutriderError, Unavailable
 from protocol.identifiers import Digest, ModelName, short
 from protocol.problems import problem
@@ -386,7 +386,6 @@ class Actor:
         if self._disk.journal(model) is None:
             # Before any bundle is there: bundles without a journal mean that it was lost.
             self._write(observed.journal)
-        self._disk.link_equal(bundle)
         if self._disk.partial_complete(bundle):
             return Performed(True)
         if not self._another_is_fetching(model):

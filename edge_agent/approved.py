@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edge_agent.metadata import Verified
-from protocol.bundle import ApprovedBundle
+from protocol.approval import ApprovedBundle
 from protocol.errors import NotUnderstood, OutriderError, PeerError
 from protocol.identifiers import Digest, ModelName
 from protocol.reported import Refused

@@ -7,14 +7,7 @@ from typing import Final
 
 from edge_agent.decode import MAX_MEMORY
 from protocol import codec
-from protocol.bundle import (
-    Facts,
-    Index,
-    Member,
-    VariantReference,
-    decode_index,
-    decode_manifest,
-)
+from protocol.bundle import Facts, Index, Member, VariantReference, decode_index, decode_manifest
 from protocol.errors import Failed, OutriderError, PeerError, TrustError, Unavailable
 from protocol.identifiers import Digest, ModelName, digest_of, short
 from protocol.payload import Hint, HintEntry

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from edge_agent.journal import Journal, Note, Revocation
-from protocol.bundle import Approvals
+from protocol.approval import Approvals
 from protocol.identifiers import Digest
 
 DISK_FULL: Final = "OUT-D201"

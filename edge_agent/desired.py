@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from edge_agent import denials
 from edge_agent.journal import Journal
-from protocol.bundle import Approvals
+from protocol.approval import Approvals
 from protocol.device import DeviceDocument
 from protocol.identifiers import Digest, ModelName
 from protocol.plan import Candidate, Local, Plan, Resolution, resolve

@@ -23,19 +23,11 @@ from typing import Final
 
 from edge_agent.filesystem import FileSystem, Stat
 from edge_agent.journal import SLOT_BYTES, Journal, decode_slot, encode_slot
-from protocol.bundle import (
-    Contract,
-    Index,
-    Member,
-    Policy,
-    Variant,
-    decode_index,
-    decode_manifest,
-    member_document,
-)
+from protocol.bundle import Index, Member, Variant, decode_index, decode_manifest
 from protocol.codec import MAX_BUNDLE_DOCUMENT, MAX_INDEX, MAX_MANIFEST
 from protocol.errors import PeerError, Unavailable
 from protocol.identifiers import Digest, ModelName, digest, digest_from_hex, digest_of, model_name
+from protocol.members import Contract, Policy, member_document
 
 INDEX: Final = "index.json"
 MANIFEST: Final = "manifest.json"
@@ -206,31 +198,6 @@ class Disk:
         return self._files.free_bytes(self._bundles)
 
     # --- changing it ---
-
-    def link_equal(self, bundle: Digest) -> int:
-        """Hard-link members of a partial bundle that a verified one already has; returns how many.
-
-        Does nothing before the manifest is there. Needs no room and no transfer.
-        """
-        directory = self.partial(bundle)
-        variant = self._variant(directory, bundle)
-        if variant is None:
-            return 0
-        wanted = [m for m in variant[1].members if not self._has_size(directory, m)]
-        linked = 0
-        for other in sorted(self.complete()) if wanted else ():
-            source = self.installed(other)
-            if source is None:
-                continue
-            have = {member.digest: member.path for member in source.variant.members}
-            for member in tuple(wanted):
-                if member.digest in have:
-                    with _room():
-                        self._files.unlink(directory / member.path)
-                        self._files.link(source.path / have[member.digest], directory / member.path)
-                    wanted.remove(member)
-                    linked += 1
-        return linked
 
     def stage(self, bundle: Digest) -> None:
         """Give a complete partial bundle its name: sync every file, then rename, then sync again.

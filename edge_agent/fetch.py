@@ -34,7 +34,8 @@ from edge_agent.patience import Patience
 from edge_agent.siblings import link_equals, still_missing
 from edge_agent.worker import Worker
 from protocol import codec
-from protocol.bundle import Approvals, Facts, Member, VariantReference
+from protocol.approval import Approvals
+from protocol.bundle import Facts, Member, VariantReference
 from protocol.errors import OutriderError, PeerError, TrustError, Unavailable
 from protocol.identifiers import DeviceId, Digest, ModelName, short
 from protocol.reported import Progress

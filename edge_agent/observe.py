@@ -17,7 +17,7 @@ from edge_agent.memory import Memory, Running
 from edge_agent.observed import Observed, Serving, Standby, Trial
 from edge_agent.runner.views import Load, RunnerView
 from edge_agent.watch import health
-from protocol.bundle import Approvals
+from protocol.approval import Approvals
 from protocol.errors import OutriderError
 from protocol.identifiers import Digest, ModelName
 from protocol.reported import Outcome

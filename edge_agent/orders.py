@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _AGAIN_S: Final = 5.0
 """Upper bound of the full-jitter delay before an inconsistent set of metadata is fetched again."""
+_APART_S: Final = 5.0
+"""Metadata and what it lists travel separately. What does not meet for so long is reported."""
 _MAX_WAITING: Final = 64
 
 
@@ -57,6 +59,11 @@ class Orders:
         """Newest bytes per topic that are not verified yet."""
         self._offered = False
         self._again_s: float | None = None
+        self._incomplete: Unavailable | None = None
+        """Why the metadata that was offered last could not be judged."""
+        self._apart: dict[str, float] = {}
+        """Since when (monotonic seconds) something has not met what trusted metadata lists."""
+        self._reported_apart: set[str] = set()
         self._plan_digests: dict[ModelName, Digest] = {}
         self._deny_digest: Digest | None = None
         self.document: DeviceDocument | None = None
@@ -134,6 +141,10 @@ class Orders:
 
     def _offer(self, topic: str, data: bytes) -> bool:
         self._offered = self._trust.offer(topic, data) or self._offered
+        if topic == self._topics.tuf("timestamp") and self._trust.is_current(data):
+            # The fleet is where this device is: what was refused in between is over.
+            self.refused.pop("metadata", None)
+            self._incomplete = self._again_s = None
         return False
 
     def settle(self, held: Collection[ModelName], now_s: float) -> bool:
@@ -142,18 +153,46 @@ class Orders:
         if self._offered:
             self._offered = False
             changed = self._try("metadata", partial(self._refresh, now_s))
-        return self._verify_waiting(held) or changed
+        changed |= self._verify_waiting(held)
+        self._report_apart(held, now_s)
+        return changed
 
     def _refresh(self, now_s: float) -> bool:
         try:
             changed = self._trust.refresh()
-        except Unavailable:
+        except Unavailable as error:
             # Roles arrive one by one; the set is only looked at again when more has come, and
             # fetched again after a while in case something was lost.
             self._again_s = now_s + self._random() * _AGAIN_S
+            self._incomplete = error
             return False
-        self._again_s = None
+        self._again_s = self._incomplete = None
         return changed
+
+    def _report_apart(self, held: Collection[ModelName], now_s: float) -> None:
+        """Say what is offered and never fits: on its way it would have met by now."""
+        apart = self._not_listed(held)
+        for what in self._reported_apart - apart.keys():
+            self.refused.pop(what, None)
+        self._reported_apart &= apart.keys()
+        self._apart = {what: self._apart.get(what, now_s) for what in apart}
+        for what, since_s in self._apart.items():
+            if now_s - since_s >= _APART_S and what not in self.refused:
+                self._refuse(what, apart[what])
+                self._reported_apart.add(what)
+
+    def _not_listed(self, held: Collection[ModelName]) -> dict[str, OutriderError]:
+        """What waits although it is not what trusted metadata lists."""
+        apart: dict[str, OutriderError] = {}
+        if self._incomplete is not None:
+            apart["metadata"] = self._incomplete
+        not_listed = TrustError("OUT-T106", "what is offered is not what rollouts lists")
+        if self._trust.deny_target is not None and self._topics.deny in self._waiting:
+            apart["deny list"] = not_listed
+        for model in self._trust.plans:
+            if self._topics.plan(model) in self._waiting and self._concerns(model, held):
+                apart[f"plan-{model}"] = not_listed
+        return apart
 
     def _verify_waiting(self, held: Collection[ModelName]) -> bool:
         changed = False
@@ -173,6 +212,7 @@ class Orders:
         envelope = self._waiting.pop(topic)
         document = self._trust.verify_document(envelope, self._device)
         if document == self.document:
+            self.refused.pop("document", None)  # what is offered is what is in force, again
             return False
         durable.replace(self._directory / "document.dsse", envelope)
         self.document = document

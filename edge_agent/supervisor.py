@@ -15,35 +15,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from edge_agent.act import Actor, Performed
-from edge_agent.buffer import Outbox
-from edge_agent.clock import Clock
-from edge_agent.collector import Collector
+from edge_agent import picture
+from edge_agent.act import Performed
 from edge_agent.desired import Decision, Hold, Trusted, decide
-from edge_agent.disk import Disk
-from edge_agent.fetch import Fetcher
-from edge_agent.inbox import Inbox, LinkChanged, Message
-from edge_agent.link import Link
+from edge_agent.inbox import LinkChanged, Message
 from edge_agent.observed import Observed
-from edge_agent.orders import Orders
+from edge_agent.parts import Parts
 from edge_agent.reconcile import reconcile
-from edge_agent.reporter import Reporter
-from edge_agent.runner.views import RunnerFailed
-from edge_agent.runners import Runners
-from edge_agent.settings import Intervals
 from edge_agent.state import model_state, serves
 from edge_agent.steps import Step, Wait
-from edge_agent.technician.status import Answers, LinkStatus, Status
-from edge_agent.trust import Trust
-from edge_agent.uplink import Uplink
-from protocol.bundle import Facts
-from protocol.codec import FEATURES
+from edge_agent.technician.status import LinkStatus, Status
 from protocol.errors import OutriderError, PeerError, Unavailable
-from protocol.histogram import quantile_s
-from protocol.identifiers import DeviceId, ModelName
+from protocol.identifiers import ModelName
 from protocol.plan import Local
-from protocol.reported import ModelState, Refused, ReportedState
-from protocol.topics import Topics, shard_of
+from protocol.reported import ModelState, ReportedState
+from protocol.topics import shard_of
 
 log = logging.getLogger(__name__)
 
@@ -52,32 +38,6 @@ MAX_STEPS: Final = 64
 DRAIN_S: Final = 6.0
 PRESENT: Final = b'{"v":1,"linked":true}'
 ABSENT: Final = b'{"v":1,"linked":false}'
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Everything that the supervisor directs; `wiring.py` makes it."""
-
-    device: DeviceId
-    topics: Topics
-    intervals: Intervals
-    dev: bool
-    facts: Facts
-    clock: Clock
-    inbox: Inbox
-    link: Link
-    address: str
-    trust: Trust
-    orders: Orders
-    disk: Disk
-    runners: Runners
-    fetcher: Fetcher
-    actor: Actor
-    outbox: Outbox
-    collector: Collector
-    reporter: Reporter
-    uplink: Uplink
-    certificate_until_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -110,7 +70,10 @@ class Supervisor:
         self._parts = parts
         self._memory = _Memory(link=LinkStatus(address=parts.address))
         self._stopping = threading.Event()
-        self._status: Status | None = None
+        # Until the first turn has looked around, there is nothing to say but the name.
+        self._status = Status(
+            parts.device, parts.topics.fleet, 0, ReportedState(0, parts.facts.agent)
+        )
 
     # --- from any thread --------------------------------------------------------------------------
 
@@ -120,8 +83,6 @@ class Supervisor:
 
     def status(self) -> Status:
         """As of the end of the last turn."""
-        if self._status is None:
-            return Status(self._parts.device, self._parts.topics.fleet, 0, self._state({}))
         return replace(self._status, now_ms=self._parts.clock.now_ms())
 
     # --- the loop ---------------------------------------------------------------------------------
@@ -153,11 +114,13 @@ class Supervisor:
         with self._guarded("counts"):
             parts.collector.collect(now_s, now_ms)
         with self._guarded("report"):
-            parts.reporter.report(self._state(self._memory.models), now_s, now_ms)
+            state = picture.reported_state(parts, self._memory.models, self._memory.counters)
+            parts.reporter.report(state, now_s, now_ms)
         with self._guarded("sending"):
             self._send(now_s)
         with self._guarded("status"):
-            self._status = self._new_status(now_ms)
+            state = picture.reported_state(parts, self._memory.models, self._memory.counters)
+            self._status = picture.status(parts, state, self._memory.link, now_ms)
 
     def _patience(self) -> float:
         now_s = self._parts.clock.monotonic()
@@ -342,61 +305,6 @@ class Supervisor:
         if message is not None:
             topic = self._parts.topics.up(self._parts.device, "records")
             self._parts.link.publish(topic, message)
-
-    def _state(self, models: dict[ModelName, ModelState]) -> ReportedState:
-        parts = self._parts
-        document = parts.orders.document
-        counters = {**self._memory.counters, "answers": parts.outbox.answers}
-        refused = {entry.what: entry for entry in parts.trust.refused} | parts.orders.refused
-        if parts.outbox.problem is not None:
-            refused["buffer"] = Refused("buffer", *parts.outbox.problem)
-        return ReportedState(
-            order=0,
-            agent=parts.facts.agent,
-            features=tuple(sorted(FEATURES)),
-            facts=parts.facts,
-            document_version=document.version if document is not None else 0,
-            labels=document.labels if document is not None else {},
-            models=dict(models),
-            trust=parts.trust.state(),
-            buffer=parts.outbox.state(),
-            refused=tuple(refused[what] for what in sorted(refused)),
-            clock=parts.clock.basis,
-            disk_free_bytes=parts.disk.free_bytes(),
-            counters=dict(sorted(counters.items())),
-            dev=parts.dev,
-        )
-
-    def _new_status(self, now_ms: int) -> Status:
-        parts = self._parts
-        approvals = parts.trust.approvals
-        return Status(
-            parts.device,
-            parts.topics.fleet,
-            now_ms,
-            self._state(self._memory.models),
-            self._memory.link,
-            {digest: f"{entry.model}/{entry.version}" for digest, entry in approvals.items()},
-            self._answers(),
-            parts.certificate_until_ms,
-            parts.runners.port,
-            parts.outbox.answers,
-        )
-
-    def _answers(self) -> dict[ModelName, Answers]:
-        shown: dict[ModelName, Answers] = {}
-        for view in self._parts.runners.views():
-            if view.role != "serving":
-                continue
-            try:
-                counts = self._parts.runners.peek(view.id)
-            except RunnerFailed:
-                continue
-            for model, window in counts.items():
-                shown[model] = Answers(
-                    window.answers, window.errors, quantile_s(window.latency, 0.95)
-                )
-        return shown
 
     # --- the end ----------------------------------------------------------------------------------
 

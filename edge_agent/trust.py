@@ -32,7 +32,7 @@ from edge_agent.marks import Mark, MarksFile, key_set
 from edge_agent.metadata import Verification, Verified, first_root, issued
 from edge_agent.offers import Offers
 from protocol import codec
-from protocol.bundle import Approvals
+from protocol.approval import Approvals
 from protocol.device import DeviceDocument
 from protocol.errors import PeerError, TrustError, Unavailable
 from protocol.identifiers import DeviceId, Digest, FleetName, ModelName
@@ -124,6 +124,10 @@ class Trust:
         if refusal is not None:
             raise refusal
         return self._kept != before
+
+    def is_current(self, timestamp: bytes) -> bool:
+        """Whether these are the very bytes of the trusted timestamp."""
+        return self._kept.roles.get("timestamp") == timestamp
 
     def wanted(self) -> tuple[str, ...]:
         """Topics of metadata to fetch now: what the newest offered timestamp needs and is not

@@ -26,10 +26,11 @@ from edge_agent.identity import CERTIFICATE, Identity, load
 from edge_agent.inbox import Inbox
 from edge_agent.link import Link
 from edge_agent.orders import Orders
+from edge_agent.parts import Parts
 from edge_agent.reporter import Reporter
 from edge_agent.runners import Runners
 from edge_agent.settings import DEVELOPMENT, Intervals, Settings
-from edge_agent.supervisor import ABSENT, Parts, Supervisor
+from edge_agent.supervisor import ABSENT, Supervisor
 from edge_agent.technician.door import Door
 from edge_agent.trust import Trust
 from edge_agent.uplink import Uplink

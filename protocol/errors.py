@@ -5,24 +5,42 @@ Only `Unavailable` is worth a retry. Everything else is final until somebody cha
 
 from __future__ import annotations
 
+from typing import Final
+
 from protocol.problems import Problem, problem
+
+_SAY_ALL: Final = frozenset({"OUT-S101", "OUT-S110", "OUT-S111", "OUT-S120", "OUT-S121"})
+"""Problems whose `why` names the thing that is wrong: their title would add nothing."""
 
 
 class OutriderError(Exception):
     """Base of all errors that people are meant to read.
 
-    `why` says what happened in this case, `do` what to do next (the catalogue's help if empty).
+    `why` says what happened in this case, `do` what to do next (the catalogue's help if empty),
+    `place` where: an address, a file and line.
     """
 
-    def __init__(self, code: str, why: str = "", *, do: str = "") -> None:
+    excerpt: tuple[str, ...] = ()
+    """Lines of what was given, with the place marked."""
+
+    def __init__(self, code: str, why: str = "", *, do: str = "", place: str = "") -> None:
         self.problem: Problem = problem(code)
         self.why = why
         self.do = do or self.problem.help
+        self.place = place
         super().__init__(f"{self.problem.code} {self.problem.title}" + (f": {why}" if why else ""))
 
     @property
     def code(self) -> str:
         return self.problem.code
+
+    @property
+    def headline(self) -> str:
+        """The first line for people: what happened, and where."""
+        if self.why and self.code in _SAY_ALL:
+            return f"{self.place}: {self.why}" if self.place else self.why
+        title = self.problem.title
+        return f"{title}: {self.place}" if self.place else title
 
 
 class InvalidRequest(OutriderError):

@@ -14,7 +14,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from protocol.bundle import Approvals, Facts, unfit
+from protocol.approval import Approvals
+from protocol.bundle import Facts, unfit
 from protocol.codec import FEATURES
 from protocol.device import DeviceDocument, Pin, TransferWindow
 from protocol.errors import NotUnderstood

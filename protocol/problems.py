@@ -3,6 +3,8 @@
 Codes are never reused. The letter says the area: A access, B bundle, D device, F fetch,
 I inference, N network, P policy, R rollout, S syntax, T trust. `exit` is the exit code of a
 command that ends with it, `status` the HTTP status of a response that carries it.
+
+Long because it is one table.
 """
 
 from __future__ import annotations
@@ -299,6 +301,14 @@ _ROWS: Final = (
         "choose another state folder, or remove this one",
     ),
     (
+        "OUT-D405",
+        "folder_unusable",
+        "the state folder cannot be used",
+        4,
+        403,
+        "use sudo, or choose another folder with --home",
+    ),
+    (
         "OUT-D501",
         "buffer_full",
         "the record buffer is full",
@@ -585,6 +595,14 @@ _ROWS: Final = (
         5,
         409,
         "use it, or choose another folder with --home",
+    ),
+    (
+        "OUT-S152",
+        "not_confirmed",
+        "nothing has changed: nobody said yes",
+        2,
+        422,
+        "look at what it would do, then say --yes",
     ),
     (
         "OUT-S160",

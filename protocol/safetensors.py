@@ -11,9 +11,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
-from protocol.bundle import DATATYPES
 from protocol.codec import decode
 from protocol.errors import PeerError
+from protocol.members import DATATYPES
 
 MAX_HEADER: Final = 1024 * 1024
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, get_args, get_type_hints
 
 from protocol import codec
-from protocol.bundle import Approved, ApprovedBundle
+from protocol.approval import Approved, ApprovedBundle
 from protocol.codec import require_understood
 from protocol.errors import NotUnderstood, PeerError
 from protocol.identifiers import (

@@ -21,24 +21,19 @@ from control_plane.catalog.profile import make_profile
 from control_plane.catalog.samples import fit, fixed_batch, run
 from control_plane.catalog.session import Session
 from protocol.bundle import (
-    Card,
-    Contract,
-    DevPolicy,
     Index,
     Member,
     Needs,
-    Policy,
-    Profile,
     Variant,
     VariantReference,
     encode_index,
     encode_manifest,
-    pretty,
     release,
 )
 from protocol.codec import encode
 from protocol.errors import InvalidRequest
 from protocol.identifiers import Digest, ModelName, Version, digest_of, model_version
+from protocol.members import Card, Contract, DevPolicy, Policy, Profile, pretty
 from protocol.payload import MAX_PAYLOAD
 
 Array = NDArray[Any]

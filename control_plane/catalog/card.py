@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from protocol.bundle import Card, Source
 from protocol.identifiers import ModelName, Version
+from protocol.members import Card, Source
 
 _ASKED_FOR: Final = ("description", "license", "intended_use", "limitations", "risk_class")
 

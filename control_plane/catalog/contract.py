@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from control_plane.catalog.inspect import Inspected, Tensor
-from protocol.bundle import Contract, TensorSpec
 from protocol.errors import InvalidRequest
+from protocol.members import Contract, TensorSpec
 
 Array = NDArray[Any]
 Role = Literal["label", "probabilities", "score", "embedding", "other"]

@@ -18,8 +18,9 @@ from skl2onnx.common.data_types import FloatTensorType
 from control_plane.catalog.build import BuiltBundle, Outputs, build
 from control_plane.catalog.card import CardFields
 from control_plane.catalog.session import Session
-from protocol.bundle import Needs, Policy
+from protocol.bundle import Needs
 from protocol.errors import InvalidRequest
+from protocol.members import Policy
 
 Array = NDArray[Any]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from control_plane.catalog.samples import DATATYPES
 from control_plane.catalog.session import Session
-from protocol.bundle import Contract
 from protocol.errors import InvalidRequest
+from protocol.members import Contract
 from protocol.safetensors import build
 
 Array = NDArray[Any]

@@ -17,21 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from protocol.bundle import (
-    Card,
-    Contract,
-    Index,
-    Member,
-    Policy,
-    Profile,
-    Variant,
-    decode_index,
-    decode_manifest,
-    member_document,
-)
+from protocol.bundle import Index, Member, Variant, decode_index, decode_manifest
 from protocol.codec import MAX_BUNDLE_DOCUMENT, MAX_INDEX, MAX_MANIFEST
 from protocol.errors import InvalidRequest, OutriderError, PeerError
 from protocol.identifiers import Digest, digest_from_hex, digest_hex, digest_of
+from protocol.members import Card, Contract, Policy, Profile, member_document
 from protocol.safetensors import parse_header
 
 MARKER: Final = "oci-layout"

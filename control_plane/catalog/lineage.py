@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from protocol.bundle import Source
 from protocol.errors import InvalidRequest
+from protocol.members import Source
 
 _GIT_TIMEOUT_S = 10
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.bundle import Contract, Feature, Profile
 from protocol.errors import InvalidRequest
 from protocol.histogram import CONFIDENCE_BINS
+from protocol.members import Contract, Feature, Profile
 
 Array = NDArray[Any]
 Column = NDArray[np.float32]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from control_plane.catalog.build import BuiltBundle
 from control_plane.catalog.card import empty_fields
 from protocol import wording
-from protocol.bundle import TensorSpec
 from protocol.identifiers import short
+from protocol.members import TensorSpec
 
 _TYPES = {"FP16": "float16", "FP32": "float32", "FP64": "float64"}
 
@@ -25,8 +25,10 @@ def report(built: BuiltBundle) -> tuple[tuple[str, str], ...]:
             "no custom ops",
         ),
         ("contract", contract_text(built)),
-        ("profile", f"{drift}, {profile.rows:,} rows"),
-        ("golden", f"{built.golden} vectors, reproduced twice"),
+        (
+            "profile",
+            f"{drift}, {profile.rows:,} rows      golden {built.golden} vectors, reproduced twice",
+        ),
         ("card", missing),
     ]
     if built.policy.dev is not None:

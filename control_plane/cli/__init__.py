@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import typer
 
-from control_plane.cli import catalog, devices, explaining, rollouts, setting_up, showing
+from control_plane.cli import catalog, devices, explaining, failing, rollouts, screen, setting_up
+from control_plane.cli.commands import command
 from protocol.errors import OutriderError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="outrider",
@@ -15,20 +19,33 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
+for each in (setting_up.init, setting_up.up, setting_up.serve, setting_up.demo):
+    command(app)(each)
 app.add_typer(catalog.app, name="model")
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(devices.app, name="device")
-for command in (setting_up.init, setting_up.serve, setting_up.up, setting_up.demo):
-    app.command()(command)
-app.command()(explaining.explain)
+command(app)(explaining.explain)
 
 
 def main() -> None:
-    """Run a command. Results go to stdout, everything else to stderr; the exit code says how."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One command; its exit code. Results go to stdout, everything else to stderr."""
+    as_json = "--json" in arguments
+    screen.want(screen.Wanted())
     try:
-        app()
+        return int(app(arguments, prog_name="outrider", standalone_mode=False) or 0)
     except OutriderError as error:
-        showing.fail(error, as_json="--json" in sys.argv)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        return failing.fail(error, as_json=as_json)
+    except typer.Abort:
+        return INTERRUPTED
+    except typer.TyperException as error:
+        return failing.misused(error, as_json=as_json)
+    except OSError as error:
+        return failing.fail(failing.unreadable(error), as_json=as_json)
+    except Exception as error:  # noqa: BLE001 - the last place: said in our words, -v says where
+        return failing.fail(failing.fault(error), as_json=as_json)

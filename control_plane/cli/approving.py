@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from control_plane.cli import showing
+from control_plane.cli import asking, screen
 from control_plane.client import Client, segment
 from control_plane.settings import Settings
 from control_plane.signing import keys
@@ -21,7 +21,13 @@ DEV_KEY = "approver-dev.pem"
 
 
 def review_and_sign(
-    client: Client, settings: Settings, reference: str, key: Path | None, *, ask: bool
+    client: Client,
+    settings: Settings,
+    reference: str,
+    key: Path | None,
+    *,
+    ask: bool,
+    show: bool = False,
 ) -> Any:
     """Verify the draft, show what it changes, sign it. The API's answer.
 
@@ -46,13 +52,10 @@ def review_and_sign(
     _require_only(review, reference)
     for difference in review.differences:
         _fetch(client, difference)
-    if ask:
+    if show or ask:
         _show(review)
-        if not typer.confirm(
-            "Your signature lets operators run it until it is revoked. Sign?", err=True
-        ):
-            showing.hint("not signed")
-            raise typer.Exit(2)
+    if ask:
+        _confirm(review)
     keyid, signature = approver.sign(review, signer)
     body = {"draft": draft["draft"], "signature": {"keyid": keyid, "sig": signature}}
     return client.post(f"{path}/signatures", body)
@@ -88,10 +91,28 @@ def _fetch(client: Client, difference: Difference) -> None:
 
 
 def _show(review: Review) -> None:
-    showing.hint(f"refreshed  own TUF client: root {review.root}, models {review.trusted}")
-    showing.hint(f"draft      models {review.version} differs from {review.trusted} in exactly:")
+    screen.hint(f"refreshed  own TUF client: root {review.root}, models {review.trusted}")
+    screen.hint(f"draft      models {review.version} differs from {review.trusted} in exactly:")
     for difference in review.differences:
-        after = difference.after
-        digest = f"  sha256-{short(after.digest)}, fetched here, digest matches" if after else ""
         name = difference.path.removeprefix("models/")
-        showing.hint(f"  {difference.kind:<11}{name}{digest}")
+        after = difference.after
+        found = f"   sha256-{short(after.digest)}, fetched here, digest matches" if after else ""
+        sign = "+" if difference.kind == "approved" else difference.kind
+        screen.hint(f"  {sign} {name}{found}")
+    if all(difference.kind == "approved" for difference in review.differences):
+        screen.hint("  nothing revoked, removed or re-pointed")
+
+
+def _confirm(review: Review) -> None:
+    """Raises `InvalidRequest` OUT-S152 unless a person says yes."""
+    where = sorted({arch for each in review.differences for arch in _architectures(each)})
+    on = f" on {' and '.join(where)}" if where else ""
+    question = f"Your signature lets operators run it{on} until it is revoked."
+    if not sys.stdin.isatty():
+        raise InvalidRequest("OUT-S152", question)
+    if not asking.said_yes(f"{textwrap.fill(question + ' Sign? [y/N]', screen.WIDTH)} "):
+        raise InvalidRequest("OUT-S152", "not signed", do="sign when you have looked at it")
+
+
+def _architectures(difference: Difference) -> tuple[str, ...]:
+    return difference.after.terms.needs.arch if difference.after else ()

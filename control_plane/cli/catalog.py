@@ -11,20 +11,22 @@ from typing import Annotated, Any
 import typer
 
 from control_plane import settings as configuration
-from control_plane.cli import showing
+from control_plane.cli import screen, showing
 from control_plane.cli.approving import review_and_sign
+from control_plane.cli.bar import Bar, of_size
+from control_plane.cli.commands import AsJson, Cursor, Home, Yes, command, connect, group
 from control_plane.client import segment
 from protocol.codec import to_wire
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_hex, model_version, short
-from protocol.wording import moment, size
+from protocol.wording import date, share, size
 
-app = typer.Typer(no_args_is_help=True, help="Versions of models: from a file to approval.")
+app = group("Versions of models: from a file to approval.")
 
 Reference = Annotated[str, typer.Argument(help="model/version")]
 
 
-@app.command()
+@command(app)
 def build(
     onnx: Annotated[Path, typer.Argument(help="The ONNX file.")],
     samples: Annotated[
@@ -40,8 +42,8 @@ def build(
         bool | None,
         typer.Option("--dev/--no-dev", help="Short intervals; by default as the control plane."),
     ] = None,
-    home: showing.Home = None,
-    as_json: showing.AsJson = False,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check a model and write its bundle: contract, golden vectors, profile, policy, card."""
     import numpy as np
@@ -49,7 +51,7 @@ def build(
     from control_plane.catalog import CardFields
     from control_plane.catalog import build as make
     from control_plane.catalog.report import report
-    from protocol.bundle import Source
+    from protocol.members import Source
 
     try:
         with np.load(samples, allow_pickle=False) as arrays:
@@ -86,81 +88,81 @@ def build(
         showing.line(label, text)
 
 
-@app.command()
+@command(app)
 def push(
     bundle: Annotated[Path, typer.Argument(help="What model build wrote.")],
-    home: showing.Home = None,
-    as_json: showing.AsJson = False,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Upload a bundle. It reaches no device before approvers have signed it."""
     from control_plane.catalog.archive import pack
 
-    with showing.connect(home) as client, tempfile.NamedTemporaryFile(suffix=".tar") as packed:
-        for block in pack(bundle):
-            packed.write(block)
-        packed.flush()
-        with showing.progress("upload") as bar:
-            task = bar.add_task("upload", total=None)
-            operation = client.upload(
-                "bundles",
-                Path(packed.name),
-                lambda done, total: bar.update(task, completed=done, total=total),
-            )
-            result = client.wait(
-                operation, lambda done, total: bar.update(task, completed=done, total=total)
-            )
-    if as_json:
-        showing.document(result)
+    with connect(home) as client:
+        with tempfile.NamedTemporaryFile(suffix=".tar") as packed:
+            for block in pack(bundle):
+                packed.write(block)
+            packed.flush()
+            with Bar("upload", of_size) as sent:
+                operation = client.upload("bundles", Path(packed.name), sent)
+        with Bar("checks") as checked:
+            result = client.wait(operation, checked)
+        if as_json:
+            showing.document(result)
+            return
+        found = client.get(_path(result["reference"]))["version"]
+    showing.line("payloads", f"{size(result['payload_bytes'])} full")
+    reference, signed = result["reference"], _signed(found["signatures"])
+    if found["state"] != "draft":
+        showing.line(found["state"], f"{signed} signatures; nothing has changed")
         return
-    showing.line(
-        "pushed", f"{result['reference']}  {_digest(result)}  {size(result['size_bytes'])}"
-    )
-    showing.line("payloads", f"{size(result['payload_bytes'])} for a first install")
-    if result["state"] == "draft":
-        showing.line("draft", f"Next: outrider model approve {result['reference']}")
+    showing.line("draft", f"{signed} signatures. Next: outrider model approve {reference}")
 
 
-@app.command()
+@command(app)
 def approve(
     reference: Reference,
     key: Annotated[
         Path | None, typer.Option(help="Your key (PEM); the development key without it.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    home: showing.Home = None,
-    as_json: showing.AsJson = False,
+    yes: Yes = False,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Verify with your own TUF client what your signature would allow, then sign."""
     settings = configuration.read(os.environ, home)
-    with showing.connect(home) as client:
-        signed = review_and_sign(client, settings, reference, key, ask=not (yes or as_json))
+    # The development key lies on this machine without a password: asking would protect nothing.
+    ask = not yes and not (settings.dev and key is None)
+    with connect(home) as client:
+        signed = review_and_sign(client, settings, reference, key, ask=ask, show=True)
     if as_json:
         showing.document(signed)
         return
-    share = f"{signed['signed']} of {signed['needed']}"
-    word = "approved" if signed["complete"] else "signed"
-    suffix = ": dev keys" if settings.dev else ""
-    typer.echo(f"{word} {reference} ({share}{suffix})")
+    counted = share(signed["signed"], signed["needed"])
+    if signed["complete"]:
+        who = "dev keys" if settings.dev else ", ".join(signed["by"])
+        screen.result(f"approved {reference} ({counted}: {who})")
+    else:
+        showing.line("signed", f"{counted}; {' or '.join(signed['missing'])} is missing", width=11)
 
 
-@app.command("list")
+@command(app, "list")
 def list_versions(
     model: Annotated[str | None, typer.Argument(help="A model; all models without it.")] = None,
-    home: showing.Home = None,
-    as_json: showing.AsJson = False,
+    cursor: Cursor = None,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Models, or the versions of one, newest first."""
     path = f"models/{segment(model)}/versions" if model else "models"
-    with showing.connect(home) as client:
-        page = client.get(path, limit=showing.MOST_ROWS)
+    with connect(home) as client:
+        page = client.get(path, limit=showing.MOST_ROWS, cursor=cursor)
     if as_json:
         showing.document(page)
         return
-    now = showing.now_ms()
     if model is None:
         columns = ["MODEL", "NEWEST", ">VERSIONS", ">DEVICES"]
         rows = [
-            [row["model"], row["newest"], str(row["versions"]), str(row["devices"])]
+            [row["model"], row["newest"], f"{row['versions']:,}", f"{row['devices']:,}"]
             for row in page["items"]
         ]
     else:
@@ -170,43 +172,37 @@ def list_versions(
                 row["version"],
                 row["state"],
                 _signed(row["signatures"]),
-                str(row["devices"]),
-                moment(showing.moment_ms(row["pushed"]), now),
+                f"{row['devices']:,}",
+                _pushed(row["pushed"]),
                 short(row["digest"]),
             ]
             for row in page["items"]
         ]
     showing.table(columns, rows)
     if page["next_cursor"]:
-        showing.hint(f"{page['count']:,} in all; --json with the API's cursor shows the rest")
+        command = f"outrider model list {model}" if model else "outrider model list"
+        showing.listed(page, "version" if model else "model", command)
 
 
-@app.command()
-def show(reference: Reference, home: showing.Home = None, as_json: showing.AsJson = False) -> None:
+@command(app)
+def show(reference: Reference, home: Home = None, as_json: AsJson = False) -> None:
     """One version: approval, data, evaluation, needs."""
-    model, version = _split(reference)
-    with showing.connect(home) as client:
-        found = client.get(f"models/{segment(model)}/versions/{segment(version)}")
+    with connect(home) as client:
+        found = client.get(_path(reference))
     if as_json:
         showing.document(found)
         return
     row, card = found["version"], found["card"]
-    signed = _signed(row["signatures"])
-    rows = [
-        ("state", f"{row['state']} ({signed})     digest sha256-{short(row['digest'])}"),
-        ("data", _sources(card.get("data", [])) or "not said"),
-        ("code", _sources(card.get("code", [])) or "not said"),
-        ("rows", f"{card.get('rows', 0):,}"),
-        (
-            "evaluation",
-            ", ".join(f"{k} {v:.3f}" for k, v in card.get("metrics", {}).items()) or "not said",
-        ),
+    lines = [
+        ("state", f"{_state(row)}     digest sha256-{short(row['digest'])}"),
+        ("data", _data(card)),
+        ("evaluation", _evaluation(card.get("metrics", {}))),
         ("needs", _needs(found["variants"])),
-        ("devices", f"{row['devices']:,} run it"),
-        ("about", card.get("description", "") or "not said"),
     ]
-    for label, text in rows:
-        typer.echo(f"{label:<12}{text}")
+    if card.get("description"):
+        lines.append(("about", card["description"]))
+    for label, text in lines:
+        showing.line(label, text, width=showing.WIDE_LABEL)
 
 
 def _split(reference: str) -> tuple[str, str]:
@@ -224,14 +220,39 @@ def _dev(home: Path | None) -> bool:
         return False
 
 
-def _digest(result: dict[str, Any]) -> str:
-    return f"sha256-{short(result['digest'])}"
+def _path(reference: str) -> str:
+    model, version = _split(reference)
+    return f"models/{segment(model)}/versions/{segment(version)}"
+
+
+def _pushed(text: str) -> str:
+    return date(showing.moment_ms(text) or 0, showing.now_ms()).removesuffix(" UTC")
 
 
 def _signed(signatures: dict[str, Any] | None) -> str:
-    if signatures is None:
-        return "unknown"
-    return f"{signatures['signed']} of {signatures['needed']}"
+    return share(signatures["signed"], signatures["needed"]) if signatures else "unknown"
+
+
+def _state(row: dict[str, Any]) -> str:
+    signatures = row["signatures"]
+    if row["state"] == "draft" or not signatures:
+        return f"{row['state']}, {_signed(signatures)} signatures"
+    return f"{row['state']} by {', '.join(signatures['by'])}"
+
+
+def _data(card: dict[str, Any]) -> str:
+    data, code = _sources(card.get("data", [])), _sources(card.get("code", []))
+    return (data or "not said") + (f"   {code}" if code else "")
+
+
+def _evaluation(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {_figure(value)}" for name, value in metrics.items()) or "not said"
+
+
+def _figure(value: float) -> str:
+    """ ".962" for a share."""
+    text = f"{value:.3f}"
+    return text.removeprefix("0") if 0 < value < 1 else text
 
 
 def _sources(sources: list[dict[str, str]]) -> str:

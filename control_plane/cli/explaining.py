@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from control_plane.cli import showing
+from control_plane.cli import screen, showing
+from control_plane.cli.commands import AsJson
 from protocol.errors import InvalidRequest
-from protocol.problems import CATALOGUE, problem
+from protocol.problems import CATALOGUE, Problem, problem
 
 _AREAS = {
     "A": "access",
@@ -38,15 +39,10 @@ _EXITS = {
 
 def explain(
     code: Annotated[str, typer.Argument(help="For instance OUT-D310, D310 or health.")],
-    as_json: showing.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """What a code means and what to do about it. Works without a control plane."""
-    try:
-        entry = problem(code.upper() if not code.islower() else code)
-    except KeyError:
-        near = get_close_matches(code.upper(), CATALOGUE, 1)
-        do = f"a similar code: {near[0]}" if near else ""
-        raise InvalidRequest("OUT-S110", f"no problem has the code {code}", do=do) from None
+    entry = _find(code)
     if as_json:
         showing.document(
             {
@@ -60,8 +56,23 @@ def explain(
             }
         )
         return
-    typer.echo(f"{entry.code}  {entry.title}")
-    showing.line("area", _AREAS[entry.code[4]])
+    screen.result(f"{entry.code}  {entry.title}")
+    showing.line("area", f"{_AREAS[entry.code[4]]}; device reports call it {entry.slug}")
     showing.line("do", entry.help)
     showing.line("exit", f"{entry.exit}: {_EXITS[entry.exit]}")
-    showing.line("http", str(entry.status))
+    showing.line("http", f"{entry.status}, type {entry.uri}")
+
+
+def _find(code: str) -> Problem:
+    """By code, with or without OUT-, or by slug, in any case. Raises `InvalidRequest` OUT-S110."""
+    for name in (code.lower(), code.upper()):
+        try:
+            return problem(name)
+        except KeyError:
+            continue
+    slugs = {entry.slug: entry.code for entry in CATALOGUE.values()}
+    near = get_close_matches(code.upper(), CATALOGUE, 1) or [
+        slugs[slug] for slug in get_close_matches(code.lower(), slugs, 1)
+    ]
+    do = f"a similar code: {near[0]}" if near else "the letter says the area: A B D F I N P R S T"
+    raise InvalidRequest("OUT-S110", f"no problem has the code {code}", do=do)

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from control_plane.cli import showing
+from control_plane.cli import screen, showing
+from control_plane.cli.commands import AsJson, Home
 from control_plane.init import API_PORT, BROKER_PORT, init_dev
 from control_plane.init import init as init_offline
 from control_plane.settings import find_home, read
@@ -23,8 +24,8 @@ def init(
     fleet: Annotated[str, typer.Option(help="Name of the fleet.")] = "local",
     api_port: Annotated[int, typer.Option(help="0 chooses a free one.")] = API_PORT,
     broker_port: Annotated[int, typer.Option(help="0 chooses a free one.")] = BROKER_PORT,
-    home: showing.Home = None,
-    as_json: showing.AsJson = False,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make keys, certificates and settings of a new control plane."""
     place = find_home(os.environ, home)
@@ -42,37 +43,31 @@ def init(
             }
         )
         return
-    showing.line("wrote", f"{settings.home}: config.yaml, store.sqlite, ca/, keys/, tuf/")
-    showing.line("DEV KEYS", "threshold 1, all on this machine: not for production")
-    showing.line("Next", "outrider up")
+    showing.line("wrote", f"{_near(settings.home)}: config.yaml, store.sqlite, ca/, keys/, tuf/")
+    showing.line("DEV KEYS", "threshold 1: anyone on this machine can ship a model")
+    screen.hint("Next: outrider up")
 
 
-def serve(
-    home: showing.Home = None,
-    verbose: Annotated[int, typer.Option("-v", count=True, help="More detail in the log.")] = 0,
-) -> None:
+def serve(home: Home = None) -> None:
     """Run API, ticker and ingest, with a broker that runs elsewhere."""
     from control_plane.serve import serve as run
 
-    _log(verbose)
+    _log(screen.wanted().verbose)
     settings = read(os.environ, home)
-    showing.hint("safe = have: there is no backup command yet, so records count as backed up")
+    screen.hint("safe = have: there is no backup command yet, so records count as backed up")
     run(
         settings,
-        ready=lambda _: showing.hint(f"ready    https://{settings.api_host}:{settings.api_port}"),
+        ready=lambda _: screen.hint(f"ready    https://{settings.api_host}:{settings.api_port}"),
     )
 
 
-def up(
-    home: showing.Home = None,
-    verbose: Annotated[int, typer.Option("-v", count=True, help="More detail in the log.")] = 0,
-) -> None:
+def up(home: Home = None) -> None:
     """Run a broker and the control plane on this machine."""
     from control_plane.up import up as run
 
-    _log(verbose)
-    showing.hint("safe = have: there is no backup command yet, so records count as backed up")
-    run(read(os.environ, home), typer.echo)
+    _log(screen.wanted().verbose)
+    screen.hint("safe = have: there is no backup command yet, so records count as backed up")
+    run(read(os.environ, home), screen.result)
 
 
 def demo(
@@ -88,6 +83,12 @@ def demo(
     from control_plane.demo.play import play
 
     raise typer.Exit(play(folder.absolute(), sys.stdout, keep=keep, json_file=json_file))
+
+
+def _near(home: Path) -> str:
+    """As one would type it here."""
+    here = Path.cwd()
+    return f"./{home.relative_to(here)}" if home.is_relative_to(here) else str(home)
 
 
 def _log(verbose: int) -> None:

@@ -1,144 +1,94 @@
-"""How the command line shows things: tables of 80 columns, coded errors, JSON unchanged."""
+"""The forms of results: JSON unchanged, labelled lines, tables of 80 columns, lists with an end."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+import textwrap
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
 
-import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from control_plane.cli import screen
 
-from control_plane.client import Answered, Client
-from control_plane.settings import HOME_VARIABLE, read
-from control_plane.web import problems
-from control_plane.wiring import access
-from protocol.errors import OutriderError
-
-Home = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the control plane; ./outrider without it.",
-        envvar=HOME_VARIABLE,
-        show_default=False,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The API's JSON, unchanged, on stdout.")]
-
-WIDTH: Final = 80
 MOST_ROWS: Final = 50
-
-errors = Console(stderr=True, highlight=False)
-
-
-def connect(home: Path | None) -> Client:
-    """A caller of the control plane at `home`. Raises `InvalidRequest` OUT-S150 without one."""
-    return Client(access(read(os.environ, home).home))
+LABEL: Final = 9
+WIDE_LABEL: Final = 12
+_LEAST: Final = 12
+"""Columns are not shortened below this."""
 
 
 def document(body: Any) -> None:
-    sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
+    """One JSON document on one line, as it came."""
+    text = json.dumps(body, ensure_ascii=not screen.speaks_utf8(sys.stdout))
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def line(label: str, text: str) -> None:
-    typer.echo(f"{label:<9}{text}")
-
-
-def hint(text: str) -> None:
-    """Advice and progress: for eyes, never part of a result."""
-    typer.echo(text, err=True)
+def line(label: str, text: str, *, width: int = LABEL) -> None:
+    """A label, then text that goes on below itself where it is too long."""
+    room = screen.WIDTH - width
+    parts = [text]
+    if len(text) > room:
+        parts = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    for number, part in enumerate(parts):
+        screen.result(f"{label if number == 0 else '':<{width}}{part}".rstrip())
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns as wide as they need to be; one named with `>` in front is right-aligned.
 
-    The longest cell of a row that is too wide is shortened in its middle.
+    The widest column of a table that is too wide is shortened in the middle of its cells.
     """
     titles = [column.removeprefix(">") for column in columns]
     body = [list(row) for row in rows]
     widths = [max([len(title), *(len(row[n]) for row in body)]) for n, title in enumerate(titles)]
-    while sum(widths) + 2 * (len(widths) - 1) > WIDTH and max(widths) > 12:
-        widest = widths.index(max(widths))
-        widths[widest] -= 1
+    while sum(widths) + 2 * (len(widths) - 1) > screen.WIDTH and max(widths) > _LEAST:
+        widths[widths.index(max(widths))] -= 1
     for row in [titles, *body]:
         cells = []
         for column, cell, width in zip(columns, row, widths, strict=True):
             short = shortened(cell, width)
             cells.append(short.rjust(width) if column.startswith(">") else short.ljust(width))
-        typer.echo("  ".join(cells).rstrip())
+        cells[-1] = cells[-1].rstrip()
+        screen.result("  ".join(screen.tinted(cell, sys.stdout) for cell in cells).rstrip())
+
+
+def listed(page: Mapping[str, Any], what: str, command: str) -> None:
+    """Below a list: how many there are, and how to go on where it stops."""
+    shown, count = len(page["items"]), page["count"]
+    if page["next_cursor"] is None and shown == count:
+        screen.result(plural(count, what))
+        return
+    screen.result(f"{shown:,} of {plural(count, what)}")
+    if page["next_cursor"] is not None:
+        screen.hint(f"go on: {command} --cursor {page['next_cursor']}")
+
+
+def plural(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def shortened(text: str, width: int) -> str:
     """ "cam-…-0117": the ends tell more than the middle."""
     if len(text) <= width:
         return text
-    dots = "…" if (sys.stdout.encoding or "").lower().startswith("utf") else "."
     head = (width - 1) // 2
-    return text[:head] + dots + text[len(text) - (width - 1 - head) :]
-
-
-def progress(what: str) -> Progress:
-    """A bar on stderr for anything longer than a second; gone when it is done."""
-    return Progress(
-        TextColumn(f"{what:<8}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
-        TimeRemainingColumn(compact=True),
-        console=errors,
-        transient=True,
-    )
-
-
-def fail(error: OutriderError, *, as_json: bool) -> NoReturn:
-    """Print an error in the catalogue's form and leave with its exit code."""
-    if as_json:
-        body = error.document if isinstance(error, Answered) else problems.body(error)
-        sys.stderr.write(json.dumps(body, ensure_ascii=False) + "\n")
-    else:
-        sys.stderr.write(f"error[{error.code}]: {error.problem.title}\n")
-        if error.why:
-            why = error.why.splitlines()
-            sys.stderr.write(f"  why: {why[0]}\n")
-            for more in why[1:]:
-                sys.stderr.write(f"  {more}\n")
-        if error.do:
-            sys.stderr.write(f"  do:  {error.do}\n")
-    raise SystemExit(error.problem.exit)
-
-
-def confirm(question: str, devices: int, whole_fleet: bool, yes: bool) -> None:
-    """Ask before many devices change: one needs no question, a hundred need their number typed.
-
-    Raises `typer.Exit` (2) when there is nobody to ask and nobody said yes.
-    """
-    if yes or devices <= 1:
-        return
-    if not sys.stdin.isatty():
-        hint(f"{question} Say --yes: there is nobody to ask here.")
-        raise typer.Exit(2)
-    if devices >= 100 or whole_fleet:
-        typed = typer.prompt(f"{question} Type {devices}", err=True)
-        if typed.strip() != str(devices):
-            hint("nothing changed")
-            raise typer.Exit(2)
-    elif not typer.confirm(question, err=True):
-        hint("nothing changed")
-        raise typer.Exit(2)
+    return text[:head] + "…" + text[len(text) - (width - 1 - head) :]
 
 
 def moment_ms(text: str | None) -> int | None:
     """RFC 3339 to Unix milliseconds."""
-    from datetime import datetime
-
     return int(datetime.fromisoformat(text).timestamp() * 1000) if text else None
 
 
-def now_ms() -> int:
-    import time
+def day(at_ms: int, now_ms: int) -> str:
+    """ "3 Nov", "3 Nov 2027": another year is said."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    year = "" if at.year == datetime.fromtimestamp(now_ms / 1000, UTC).year else f" {at.year}"
+    return f"{at.day} {at:%b}{year}"
 
+
+def now_ms() -> int:
     return time.time_ns() // 1_000_000

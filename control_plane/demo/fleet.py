@@ -24,13 +24,15 @@ from control_plane.demo.traffic import Application
 from control_plane.fleet.authority import Authority
 from control_plane.link import Link
 from control_plane.settings import Settings, read
-from control_plane.up import PID
+from control_plane.up import PID, end_orphan
 from control_plane.wiring import access
 from protocol.errors import Failed, OutriderError
 from protocol.link import Address
 
 START_S: Final = 40.0
 LOOK_S: Final = 0.1
+AGENT_HOME: Final = "OUTRIDER_AGENT_HOME"
+"""The agent's own variable; its runners inherit it, so they can be found by it."""
 SAVE_S: Final = 0.5
 """For the broker to write what it retains."""
 
@@ -94,6 +96,13 @@ class Fleet:
                 start_new_session=True,
             )
         wait_until(self._is_up, "the control plane answers", START_S)
+
+    def stop_control_plane(self) -> None:
+        """In order, and with it the broker, which saves what it retains."""
+        control = self._started()
+        control.terminate()
+        _end(control)
+        self._control = None
 
     def kill_control_plane(self, forget: Sequence[str] = ()) -> None:
         """SIGKILL to the control plane, then to the broker: what a power cut does to them.
@@ -174,8 +183,22 @@ class Fleet:
                 raise Failed("OUT-D403", f"{device.name} did not enrol; look at {device.log}")
 
     def start_agents(self) -> None:
+        """Returns when every device has said what it is, and has read that back.
+
+        What a device is becomes labels; a device whose labels change after a rollout has begun
+        joins it last.
+        """
         for device in self.devices.values():
             self.start_agent(device)
+        wait_until(self._all_known, "every device has reported", START_S)
+
+    def _all_known(self) -> bool:
+        for name in self.devices:
+            shown = self.client.get(f"devices/{name}")
+            document, labels = shown["document"], shown["device"]["labels"]
+            if "fact/arch" not in labels or document["read"] < document["version"]:
+                return False
+        return True
 
     def start_agent(self, device: Device) -> None:
         arguments = [f"--home={device.home}", f"--port={device.port}"]
@@ -206,6 +229,7 @@ class Fleet:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, AGENT_HOME: str(device.home)},
                 start_new_session=True,
             )
 
@@ -221,7 +245,10 @@ class Fleet:
                 device.application.stop()
 
     def stop(self) -> None:
-        """Agents stop cleanly, and with them their runners; then the control plane."""
+        """Agents stop cleanly, and with them their runners; then the control plane.
+
+        Runners of an agent that was killed, and the broker of such a control plane, end as well.
+        """
         self.stop_traffic()
         for device in self.devices.values():
             if device.process is not None:
@@ -235,9 +262,23 @@ class Fleet:
             self._client.close()
             self._client = None
         if self._control is not None:
-            self._control.terminate()
-            _end(self._control)
-            self._control = None
+            self.stop_control_plane()
+        end_orphan(self.home / "broker")
+        for pid in self._strays():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _strays(self) -> list[int]:
+        """Processes of our devices that still live: a runner outlives an agent that is killed."""
+        homes = {f"{AGENT_HOME}={device.home}".encode() for device in self.devices.values()}
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and homes & {
+                    *(entry / "environ").read_bytes().split(b"\0")
+                }:
+                    found.append(int(entry.name))
+        return found
 
     def _command(self, module: str, *arguments: str) -> None:
         result = subprocess.run(

@@ -17,14 +17,13 @@ from protocol.wording import size
 ROLLOUT_S: Final = 60.0
 CUT_S: Final = 12.0
 DRIFT_S: Final = 5.0
-"""Short enough that no held-out row is sent twice: the cohort rule takes rows as independent."""
 STRICT: Final = {"bad": "> 10 %", "denominator": "activated", "min_completed": 1}
 
 
 def first_model(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> None:
     stage.transcript.scene(1, "First model")
     built = stage.ship("v1", 600)
-    _built(stage, "v1", f"{built.profile.rows:,} rows, {built.golden} golden vectors")
+    _built(stage, "v1", f"600 rows, {built.golden} golden vectors")
     stage.transcript.line("approved", "1 of 1: dev keys")
     shown = stage.follow(stage.start("v1", waves), ROLLOUT_S)
     share = origin_share(stage)
@@ -40,8 +39,8 @@ def first_model(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> No
 
 def better_model(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> None:
     stage.transcript.scene(2, "A better model")
-    built = stage.ship("v2", 1200)
-    _built(stage, "v2", f"{built.profile.rows:,} rows")
+    stage.ship("v2", 1200)
+    _built(stage, "v2", "1,200 rows")
     stage.follow(stage.start("v2", waves, error_condition=STRICT), ROLLOUT_S)
     time.sleep(2)
     before, after = _mean_accuracy(stage, "v1"), _mean_accuracy(stage, "v2")
@@ -94,7 +93,7 @@ def cut_link(stage: Stage, device: Device, cut_s: float = CUT_S) -> None:
     assert cable is not None
     before = _answered(device)
     cable.cut()
-    wait_until(lambda: not _connected(stage, device), "the agent sees the cut", 20)
+    wait_until(lambda: not _connected(stage, device), "the agent sees the cut", 20, 0.5)
     time.sleep(cut_s)
     unsent = stage.fleet.status(device) or {}
     kept = unsent.get("state", {}).get("buffer", {}).get("records", 0)
@@ -103,7 +102,7 @@ def cut_link(stage: Stage, device: Device, cut_s: float = CUT_S) -> None:
         device.name, f"link cut, {during:,} answers went on, {kept:,} records kept"
     )
     cable.restore()
-    wait_until(lambda: _connected(stage, device), "the agent is back", 60)
+    wait_until(lambda: _connected(stage, device), "the agent is back", 60, 0.5)
     answered, counted, stored = stage.settle_counts()
     stage.transcript.line(
         device.name, f"link back after {cut_s:.0f} s: {stored:,} of {counted:,} answers stored"
@@ -245,7 +244,7 @@ def _returned(stage: Stage, bundle: str) -> dict[str, str]:
     """Devices that gave a bundle up, and why, in their own words."""
     found = {}
     for device in stage.devices:
-        state = (stage.fleet.status(device) or {}).get("state", {})
+        state = stage.fleet.client.get(f"devices/{device.name}")["reported"] or {}
         note = state.get("models", {}).get(MODEL, {}).get("notes", {}).get(bundle, {})
         if note.get("reason"):
             found[device.name] = f"{note.get('detail', '')} ({note['reason']})"

@@ -60,12 +60,12 @@ class Stage:
     def ship(self, version: str, rows: int, *, shuffled_labels: bool = False) -> BuiltBundle:
         """Train, build, push and approve one version."""
         estimator = digits.train(rows, shuffled_labels=shuffled_labels)
-        samples = digits.training(rows)
+        reference = digits.reference()
         built = build_estimator(
             estimator,
-            samples.pixels,
+            reference.pixels,
             f"{MODEL}/{version}",
-            y=digits.training(rows, shuffled_labels=shuffled_labels).labels,
+            y=None if shuffled_labels else reference.labels,
             input_name=digits.INPUT,
             into=self._folder("bundles"),
             dev=True,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from control_plane.drift.distance import adjusted, corrected_psi, feature_p
-from protocol.bundle import Profile
+from protocol.members import Profile
 
 Verdict = Literal["cohort drifted", "no drift", "too few"]
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import chdtrc
 
 Array = npt.NDArray[np.float64]
 
@@ -76,7 +76,7 @@ def two_sample(window: Sequence[int], reference: Sequence[int]) -> Comparison:
         + ((expected - reference_n * pooled) ** 2 / (reference_n * pooled)).sum()
     )
     df = len(counts) - 1
-    return Comparison(statistic, df, float(stats.chi2.sf(statistic, df)))
+    return Comparison(statistic, df, float(chdtrc(df, statistic)))
 
 
 def bad_slots_p(window: Sequence[int], reference: Sequence[int]) -> float:
@@ -90,7 +90,12 @@ def bad_slots_p(window: Sequence[int], reference: Sequence[int]) -> float:
     bad = list(_BAD_SLOTS)
     seen, known = int(counts[bad].sum()), int(expected[bad].sum())
     n, total = int(counts.sum()), int(counts.sum() + expected.sum())
-    return float(stats.hypergeom.sf(seen - 1, total, seen + known, n)) if seen else 1.0
+    if not seen:
+        return 1.0
+    # Takes a second to import, which a control plane that starts again does not have to spend.
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.sf(seen - 1, total, seen + known, n))
 
 
 def feature_p(window: Sequence[int], reference: Sequence[int]) -> float:

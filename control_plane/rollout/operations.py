@@ -21,7 +21,7 @@ from control_plane.store import Store
 from control_plane.store.bundles import BundleRow
 from control_plane.store.devices import Device
 from control_plane.store.rollouts import Rollout
-from protocol.bundle import Approvals
+from protocol.approval import Approvals
 from protocol.errors import InvalidRequest
 from protocol.identifiers import Digest, FleetName, ModelName, Version
 from protocol.selector import Selector, matches

@@ -13,7 +13,8 @@ from control_plane.store import Store
 from control_plane.store.devices import Device
 from control_plane.store.members import Member
 from control_plane.store.rollouts import Rollout
-from protocol.bundle import Approvals, Needs
+from protocol.approval import Approvals
+from protocol.bundle import Needs
 from protocol.identifiers import Digest, ModelName
 from protocol.selector import Selector, matches
 

@@ -23,7 +23,7 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater
 
 from protocol import codec
-from protocol.bundle import ApprovedBundle
+from protocol.approval import ApprovedBundle
 from protocol.errors import InvalidRequest, OutriderError, TrustError, Unavailable
 from protocol.identifiers import Digest
 from protocol.targets import read_bundle

@@ -18,7 +18,7 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 from control_plane.signing import durable
 from control_plane.signing.create import MODELS_EXPIRES, serialise
 from protocol import codec
-from protocol.bundle import Approved
+from protocol.approval import Approved
 from protocol.identifiers import Count, Digest, ModelName, Version, digest_hex
 from protocol.targets import bundle_path
 

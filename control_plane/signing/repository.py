@@ -37,7 +37,7 @@ from control_plane.signing import create, durable, keys, online
 from control_plane.signing.adopt import Adopted, newer, read_adopted
 from control_plane.signing.drafts import Change, Draft, Drafts, SignatureStatus, draft_id, make
 from protocol import codec
-from protocol.bundle import ApprovedBundle
+from protocol.approval import ApprovedBundle
 from protocol.device import PAYLOAD_TYPE, DeviceDocument
 from protocol.errors import Failed, InvalidRequest, PeerError, TrustError
 from protocol.identifiers import Digest, FleetName, ModelName, digest_of

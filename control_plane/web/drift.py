@@ -15,8 +15,8 @@ from control_plane.store.devices import Device
 from control_plane.store.record_queries import Merged, RecordQueries
 from control_plane.web.lookup import bundle_of, bundles, known_model
 from control_plane.web.parts import Here, Parts
-from protocol.bundle import Profile, member_document
 from protocol.identifiers import MAX_INT, DeviceId, Digest
+from protocol.members import Profile, member_document
 from protocol.telemetry import DriftWindow
 
 router = APIRouter(tags=["telemetry"])

@@ -10,17 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.runner.oip import NUMPY_TYPES, Array
-from protocol.bundle import (
-    Contract,
-    Index,
-    Profile,
-    Variant,
-    decode_index,
-    decode_manifest,
-    member_document,
-)
+from protocol.bundle import Index, Variant, decode_index, decode_manifest
 from protocol.codec import MAX_BUNDLE_DOCUMENT
 from protocol.errors import PeerError
+from protocol.members import Contract, Profile, member_document
 from protocol.safetensors import parse_header
 
 MAX_GOLDEN = 256 * 1024 * 1024

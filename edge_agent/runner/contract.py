@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from protocol.bundle import Contract, TensorSpec
 from protocol.errors import InvalidRequest
+from protocol.members import Contract, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

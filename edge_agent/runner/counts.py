@@ -22,9 +22,9 @@ from edge_agent.watch.fold import (
     has_confidence,
 )
 from edge_agent.watch.ring import Ring
-from protocol.bundle import Contract, Profile
 from protocol.histogram import CONFIDENCE_BINS, LATENCY_SLOTS, latency_slot
 from protocol.identifiers import Digest
+from protocol.members import Contract, Profile
 from protocol.telemetry import DriftWindow, InferenceWindow, merge_bodies
 
 T = TypeVar("T")

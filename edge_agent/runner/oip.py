@@ -17,8 +17,8 @@ from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
 from edge_agent.runner.contract import Given, check_length
-from protocol.bundle import Contract, TensorSpec
 from protocol.errors import InvalidRequest, OutriderError
+from protocol.members import Contract, TensorSpec
 
 Array = NDArray[Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.bundle import Contract
+from protocol.members import Contract
 
 Array = NDArray[Any]
 

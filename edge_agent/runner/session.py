@@ -11,7 +11,7 @@ import onnxruntime
 
 from edge_agent.runner.bundle import Bundle
 from edge_agent.runner.oip import Array
-from protocol.bundle import TensorSpec
+from protocol.members import TensorSpec
 
 SMALL_WEIGHTS: Final = 10 * 1024 * 1024
 """Above this, weights stay in evictable page cache at the price of slower single rows."""

@@ -65,3 +65,9 @@ def log_p(candidate: Sequence[int], baseline: Sequence[int]) -> float:
 def mean(bins: Sequence[int]) -> float:
     """Mean of a histogram of equal bins over [0, 1], from their middles."""
     return sum(count * (n + 0.5) for n, count in enumerate(bins)) / (sum(bins) * len(bins))
+
+
+def distance(a: Sequence[int], b: Sequence[int]) -> float:
+    """Total variation distance of two histograms with the same slots: 0 equal, 1 disjoint."""
+    rows, others = sum(a), sum(b)
+    return sum(abs(x / rows - y / others) for x, y in zip(a, b, strict=True)) / 2

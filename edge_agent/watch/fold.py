@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.bundle import Contract, Feature
 from protocol.histogram import CONFIDENCE_BINS, Counts
+from protocol.members import Contract, Feature
 
 Array = NDArray[Any]
 Rows = NDArray[np.float32]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from edge_agent.journal import MARKS
 from edge_agent.watch import confidence
-from protocol.bundle import Limits, Policy
+from protocol.members import Limits, Policy
 from protocol.plan import HealthOverride
 from protocol.telemetry import InferenceWindow
 
@@ -88,7 +88,7 @@ def judge(
     if failed is None and guard == "active" and baseline is not None:
         due = confidence.looks_due(sum(window.confidence))
         if due > looks:
-            failed = _against(window, baseline, classes, due, held_to.limits.alpha)
+            failed = _against(window, baseline, classes, due, held_to.limits)
             looks = due
     return Verdict(failed, guard, looks)
 
@@ -126,19 +126,23 @@ def _exceeds(bad: int, requests: int, share: float, least: int) -> bool:
 
 
 def _against(
-    window: InferenceWindow, baseline: Baseline, classes: tuple[str, ...], look: int, alpha: float
+    window: InferenceWindow, baseline: Baseline, classes: tuple[str, ...], look: int, limits: Limits
 ) -> str | None:
     before = baseline.window
     rows = f"({sum(window.confidence):,} answers)"
-    if len(window.confidence) == len(before.confidence) and confidence.differ(
-        window.confidence, before.confidence, look, alpha
-    ):
+    # Any two models differ significantly once enough is counted: what returns one is a fall that
+    # matters, or a mix that matters, and that chance does not explain.
+    if len(window.confidence) == len(before.confidence):
         now, then = confidence.mean(window.confidence), confidence.mean(before.confidence)
-        return f"confidence {now:.2f}, was {then:.2f} under {baseline.name} {rows}"
+        if then - now >= limits.confidence_drop and confidence.differ(
+            window.confidence, before.confidence, look, limits.alpha
+        ):
+            return f"confidence {now:.2f}, was {then:.2f} under {baseline.name} {rows}"
     if (
         len(window.classes) == len(before.classes)
         and min(sum(window.classes), sum(before.classes)) >= confidence.FIRST_LOOK
-        and confidence.differ(window.classes, before.classes, look, alpha)
+        and confidence.distance(window.classes, before.classes) >= limits.class_shift
+        and confidence.differ(window.classes, before.classes, look, limits.alpha)
     ):
         moved = _most_moved(window.classes, before.classes)
         name = classes[moved] if moved < len(classes) else str(moved)

@@ -23,7 +23,7 @@ from control_plane.store import Store, connections
 from control_plane.store.bundles import BundleRow
 from control_plane.ticker import Ticker
 from protocol import codec
-from protocol.bundle import ApprovedBundle
+from protocol.approval import ApprovedBundle
 from protocol.device import DeviceDocument, Pin
 from protocol.errors import InvalidRequest
 from protocol.plan import Denied, DenyList, Plan, PlanTerms

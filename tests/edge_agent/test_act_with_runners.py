@@ -17,8 +17,9 @@ from edge_agent.fetch import FetchStatus
 from edge_agent.reconcile import reconcile
 from edge_agent.runners.pool import Runners
 from edge_agent.steps import Step, Wait
-from protocol.bundle import ApprovedBundle, Policy
+from protocol.approval import ApprovedBundle
 from protocol.identifiers import Digest
+from protocol.members import Policy
 from protocol.plan import Candidate
 from tests.fakes.bundles import BundleOnDisk, make_bundle
 

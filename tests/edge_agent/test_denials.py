@@ -11,7 +11,7 @@ from edge_agent.denials import (
     standing,
 )
 from edge_agent.journal import Journal, Note
-from protocol.bundle import Approved, ApprovedBundle
+from protocol.approval import Approved, ApprovedBundle
 from protocol.identifiers import digest_of
 
 B, C = digest_of(b"b"), digest_of(b"c")

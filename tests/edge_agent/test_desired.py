@@ -2,7 +2,7 @@ import pytest
 
 from edge_agent.desired import Hindrance, Hold, Nothing, Run, Trusted, decide
 from edge_agent.journal import Journal, Note
-from protocol.bundle import ApprovedBundle
+from protocol.approval import ApprovedBundle
 from protocol.device import DeviceDocument, Pin
 from protocol.identifiers import digest_of
 from protocol.membership import EVERYONE

@@ -107,28 +107,6 @@ def test_staging_replaces_a_damaged_bundle(tmp_path):
     assert disk.verify(B.digest)
 
 
-def test_equal_files_are_links(tmp_path):
-    disk = staged(tmp_path, B)
-    partial = disk.partial(C.digest)
-    partial.mkdir()
-    assert disk.link_equal(C.digest) == 0
-    for name in (INDEX, MANIFEST):
-        (partial / name).write_bytes(C.files[name])
-    assert disk.link_equal(C.digest) == 3
-    assert (partial / "golden.bin").samefile(disk.path(B.digest) / "golden.bin")
-    assert disk.link_equal(C.digest) == 0
-
-
-def test_files_of_a_damaged_bundle_are_not_linked(tmp_path):
-    disk = staged(tmp_path, B)
-    (disk.path(B.digest) / "model.bin").write_bytes(b"damaged")
-    partial = disk.partial(C.digest)
-    partial.mkdir()
-    for name in (INDEX, MANIFEST):
-        (partial / name).write_bytes(C.files[name])
-    assert disk.link_equal(C.digest) == 0
-
-
 def test_the_room_that_is_needed_is_known_once_the_manifest_is_there(tmp_path):
     disk = Disk(tmp_path)
     partial = disk.partial(B.digest)

@@ -20,7 +20,8 @@ from control_plane.encode import Encoded
 from edge_agent.fetch import Fetcher
 from edge_agent.partial import Partial
 from protocol import codec
-from protocol.bundle import Approved, ApprovedBundle, Facts, Needs
+from protocol.approval import Approved, ApprovedBundle
+from protocol.bundle import Facts, Needs
 from protocol.identifiers import digest_of
 from protocol.link import MAX_SUBSCRIPTIONS
 from protocol.payload import FEATURE_RAW, FRAME_SIZE, MAX_BLOCK, Header, Hint, HintEntry

@@ -13,8 +13,8 @@ from edge_agent.journal import MARKS, Journal, Note
 from edge_agent.observed import Observed, Serving, Standby, Trial
 from edge_agent.reconcile import against, base, reconcile
 from edge_agent.watch.health import Terms, Verdict
-from protocol.bundle import Limits
 from protocol.identifiers import digest_of
+from protocol.members import Limits
 from protocol.plan import Candidate
 from protocol.reported import Outcome
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from securesystemslib.dsse import Envelope
 
 from control_plane.signing.drafts import Change
-from protocol.bundle import Approved, Needs
+from protocol.approval import Approved
+from protocol.bundle import Needs
 from protocol.device import PAYLOAD_TYPE
 from protocol.errors import NotUnderstood, TrustError, Unavailable
 from protocol.identifiers import digest_of

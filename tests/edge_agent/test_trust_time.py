@@ -3,7 +3,7 @@
 import pytest
 
 from control_plane.signing import create
-from protocol.bundle import Approved
+from protocol.approval import Approved
 from protocol.errors import Unavailable
 from protocol.identifiers import digest_of
 from tests.fakes.fleet_trust import DAY_MS, START_MS, TOPICS, Device, Fleet, Machine

@@ -17,22 +17,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from protocol import codec
 from protocol.bundle import (
-    Card,
-    Contract,
-    Feature,
     Index,
     Member,
     Needs,
-    Policy,
-    Profile,
-    TensorSpec,
     Variant,
     VariantReference,
     encode_index,
     encode_manifest,
-    pretty,
 )
 from protocol.identifiers import Digest, digest_of
+from protocol.members import Card, Contract, Feature, Policy, Profile, TensorSpec, pretty
 from protocol.safetensors import build
 
 GOLDEN_ROWS = 8

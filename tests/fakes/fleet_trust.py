@@ -19,7 +19,7 @@ from control_plane.signing.repository import Repository
 from edge_agent.clock import Clock, Sources
 from edge_agent.trust import Trust
 from protocol import codec
-from protocol.bundle import Approved
+from protocol.approval import Approved
 from protocol.device import DeviceDocument
 from protocol.identifiers import Digest, digest_of
 from protocol.plan import DenyList, Plan, PlanTerms, Rule

@@ -10,7 +10,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, TargetFile, Targets
 from tuf.api.serialization.json import JSONSerializer
 
 from control_plane.signing import create
-from protocol.bundle import Approved
+from protocol.approval import Approved
 from protocol.errors import OutriderError
 from tests.fakes.fleet_trust import (
     FLEET,

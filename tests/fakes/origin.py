@@ -8,9 +8,9 @@ from pathlib import Path
 
 from control_plane.encode import Encoded, encode
 from protocol import codec
+from protocol.approval import ApprovedBundle
 from protocol.bundle import (
     REQUIRED_ROLES,
-    ApprovedBundle,
     Index,
     Member,
     Needs,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from protocol.bundle import Approvals, ApprovedBundle, Facts
+from protocol.approval import Approvals, ApprovedBundle
+from protocol.bundle import Facts
 from protocol.device import DeviceDocument
 from protocol.identifiers import Digest, digest_of
 from protocol.plan import Local, Plan, resolve

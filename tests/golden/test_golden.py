@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from protocol import bundle, codec
-from protocol.bundle import Approved, Index, Member, Needs, Policy, Variant, VariantReference
+from protocol.approval import Approved
+from protocol.bundle import Index, Member, Needs, Variant, VariantReference
 from protocol.device import DeviceDocument, Pin, Settings
+from protocol.members import Policy
 from protocol.payload import FEATURE_ZSTD, MAX_BLOCK, Header, Hint, HintEntry
 from protocol.plan import Denied, DenyList, Ended, Plan, PlanTerms, Rollout, Rule, Wave
 from protocol.reported import Guards, ModelState, Note, Outcome, ReportedState

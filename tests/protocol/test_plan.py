@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import codec
-from protocol.bundle import Approved, ApprovedBundle, Facts, Needs
+from protocol.approval import Approved, ApprovedBundle
+from protocol.bundle import Facts, Needs
 from protocol.device import DeviceDocument, Pin
 from protocol.errors import NotUnderstood, PeerError
 from protocol.membership import EVERYONE, position

@@ -23,22 +23,11 @@ from edge_agent.observed import Observed
 from edge_agent.runner.views import Death, Load, RunnerFailed, RunnerView
 from edge_agent.steps import Step, Stop, Wait
 from protocol import codec
-from protocol.bundle import (
-    Approved,
-    ApprovedBundle,
-    Contract,
-    Index,
-    Limits,
-    Member,
-    Policy,
-    TensorSpec,
-    Variant,
-    VariantReference,
-    encode_index,
-    encode_manifest,
-)
+from protocol.approval import Approved, ApprovedBundle
+from protocol.bundle import Index, Member, Variant, VariantReference, encode_index, encode_manifest
 from protocol.device import DeviceDocument, Pin
 from protocol.identifiers import Digest, digest_of
+from protocol.members import Contract, Limits, Policy, TensorSpec
 from protocol.plan import Local, Plan, Rule
 from protocol.reported import Outcome, Progress
 from protocol.telemetry import InferenceWindow

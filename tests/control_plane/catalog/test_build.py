@@ -12,9 +12,10 @@ from control_plane.catalog.layout import read
 from control_plane.catalog.report import report
 from edge_agent.runner.bundle import read_bundle, read_golden
 from edge_agent.runner.probe import difference
-from protocol.bundle import DevPolicy, Needs, Policy, Source, decode_index
+from protocol.bundle import Needs, decode_index
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_of
+from protocol.members import DevPolicy, Policy, Source
 from tests.control_plane.catalog.onnx_files import (
     classifier,
     model,
@@ -259,7 +260,6 @@ def test_the_report_has_the_lines_that_people_read(tmp_path):
     assert lines["checks"] == "ONNX ok, opset 17 (onnxruntime >= 1.12), no custom ops"
     assert lines["contract"].startswith("pixels float32[-1,4] in -")
     assert lines["contract"].endswith("-> label int64[-1], probabilities float32[-1,3]")
-    assert lines["profile"] == "4 features, 200 rows"
-    assert lines["golden"] == "32 vectors, reproduced twice"
+    assert lines["profile"] == "4 features, 200 rows      golden 32 vectors, reproduced twice"
     assert lines["card"] == "empty: risk_class (a policy may ask for it)"
     assert lines["wrote"].startswith("net-v1.bundle  sha256-")

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from control_plane.catalog.profile import CATEGORIES, count, make_edges, make_profile
 from edge_agent.watch.fold import FeatureFold, answer_rows, class_counts, confidence_counts
-from protocol.bundle import Contract, TensorSpec
 from protocol.errors import InvalidRequest
+from protocol.members import Contract, TensorSpec
 
 FLOAT32 = st.floats(width=32)
 COLUMN = hnp.arrays(np.float32, st.integers(1, 300), elements=FLOAT32)

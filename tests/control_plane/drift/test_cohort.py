@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from control_plane.drift.cohort import judge
-from protocol.bundle import Feature, Profile
+from protocol.members import Feature, Profile
 
 EDGES = tuple(float(edge) for edge in np.linspace(-2.0, 2.0, 11))
 FEATURES = 20

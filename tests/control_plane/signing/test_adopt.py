@@ -7,7 +7,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root
 
 from control_plane.signing import create
-from protocol.bundle import Approved
+from protocol.approval import Approved
 from protocol.errors import Failed
 from tests.fakes.fleet_trust import DEVICE, TOPICS, Device, Fleet
 

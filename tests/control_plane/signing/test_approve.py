@@ -9,7 +9,7 @@ from tuf.api.serialization.json import JSONSerializer
 from control_plane.signing import create
 from control_plane.signing.approve import Approver
 from control_plane.signing.drafts import Change
-from protocol.bundle import Approved
+from protocol.approval import Approved
 from protocol.errors import InvalidRequest, TrustError, Unavailable
 from protocol.identifiers import digest_of
 from tests.fakes.fleet_trust import START_MS, Fleet

@@ -6,7 +6,7 @@ import pytest
 
 from control_plane.signing import create
 from control_plane.signing.drafts import Change
-from protocol.bundle import Approved
+from protocol.approval import Approved
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_of
 from tests.fakes.fleet_trust import DAY_MS, Device, Fleet

@@ -10,7 +10,7 @@ from control_plane.signing import create, keys
 from control_plane.signing.drafts import Change
 from control_plane.signing.repository import Repository
 from protocol import codec
-from protocol.bundle import Approved
+from protocol.approval import Approved
 from protocol.device import DeviceDocument
 from protocol.errors import InvalidRequest, TrustError
 from protocol.identifiers import digest_of

@@ -1,8 +1,8 @@
 import pytest
 
 from edge_agent.runner.contract import Given, check_inputs, check_length, check_outputs
-from protocol.bundle import Contract, TensorSpec
 from protocol.errors import InvalidRequest
+from protocol.members import Contract, TensorSpec
 
 IMAGE = Contract(
     inputs=(TensorSpec("pixels", "FP32", (-1, 64)),),

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.runner.counts import Ledger, Tally
-from protocol.bundle import Contract, Feature, Profile, TensorSpec
 from protocol.identifiers import digest_of
+from protocol.members import Contract, Feature, Profile, TensorSpec
 from protocol.telemetry import DriftWindow, InferenceWindow, merge_bodies
 
 DIGEST, MANIFEST, PROFILE = (digest_of(name) for name in (b"index", b"manifest", b"profile"))

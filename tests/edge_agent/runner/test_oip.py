@@ -10,8 +10,8 @@ from edge_agent.runner.oip import (
     parse_request,
     to_array,
 )
-from protocol.bundle import Contract, TensorSpec
 from protocol.errors import InvalidRequest
+from protocol.members import Contract, TensorSpec
 
 
 def tensor(datatype: str, shape: list[int], data: str) -> bytes:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from edge_agent.runner.probe import Array, difference
-from protocol.bundle import Contract, TensorSpec
+from protocol.members import Contract, TensorSpec
 
 CONTRACT = Contract(
     inputs=(TensorSpec("x", "FP32", (-1, 2)),),

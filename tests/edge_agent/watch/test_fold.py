@@ -13,7 +13,7 @@ from edge_agent.watch.fold import (
     confidence_counts,
     feature_rows,
 )
-from protocol.bundle import Contract, Feature, TensorSpec
+from protocol.members import Contract, Feature, TensorSpec
 
 numbers = st.floats(width=32, allow_nan=True, allow_infinity=True)
 edge_lists = st.lists(

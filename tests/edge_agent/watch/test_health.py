@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from edge_agent.watch.health import Baseline, Terms, Verdict, judge, terms
-from protocol.bundle import DevPolicy, Limits, Policy
 from protocol.identifiers import digest_of
+from protocol.members import DevPolicy, Limits, Policy
 from protocol.plan import HealthOverride
 from protocol.telemetry import InferenceWindow
 

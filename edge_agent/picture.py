@@ -1,0 +1,72 @@
+"""The picture that a device gives of itself: to the control plane, and to its technician."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from edge_agent.parts import Parts
+from edge_agent.runner.views import RunnerFailed
+from edge_agent.technician.status import Answers, LinkStatus, Status
+from protocol.codec import FEATURES
+from protocol.histogram import quantile_s
+from protocol.identifiers import ModelName
+from protocol.reported import ModelState, Refused, ReportedState
+
+
+def reported_state(
+    parts: Parts, models: Mapping[ModelName, ModelState], counters: Mapping[str, int]
+) -> ReportedState:
+    """The complete state; its `order` is given when it is recorded."""
+    document = parts.orders.document
+    refused = {entry.what: entry for entry in parts.trust.refused} | parts.orders.refused
+    if parts.outbox.problem is not None:
+        refused["buffer"] = Refused("buffer", *parts.outbox.problem)
+    totals = Counter(counters) + Counter(parts.fetcher.counters)
+    return ReportedState(
+        order=0,
+        agent=parts.facts.agent,
+        features=tuple(sorted(FEATURES)),
+        facts=parts.facts,
+        document_version=document.version if document is not None else 0,
+        labels=document.labels if document is not None else {},
+        models=dict(models),
+        trust=parts.trust.state(),
+        buffer=parts.outbox.state(),
+        refused=tuple(refused[what] for what in sorted(refused)),
+        clock=parts.clock.basis,
+        disk_free_bytes=parts.disk.free_bytes(),
+        counters=dict(sorted({**totals, "answers": parts.outbox.answers}.items())),
+        dev=parts.dev,
+    )
+
+
+def status(parts: Parts, state: ReportedState, link: LinkStatus, now_ms: int) -> Status:
+    """What `outrider-agent status` is told."""
+    approvals = parts.trust.approvals
+    return Status(
+        parts.device,
+        parts.topics.fleet,
+        now_ms,
+        state,
+        link,
+        {digest: f"{entry.model}/{entry.version}" for digest, entry in approvals.items()},
+        _answers(parts),
+        parts.certificate_until_ms,
+        parts.runners.port,
+        parts.outbox.answers,
+    )
+
+
+def _answers(parts: Parts) -> dict[ModelName, Answers]:
+    shown: dict[ModelName, Answers] = {}
+    for view in parts.runners.views():
+        if view.role != "serving":
+            continue
+        try:
+            counts = parts.runners.peek(view.id)
+        except RunnerFailed:
+            continue
+        for model, window in counts.items():
+            shown[model] = Answers(window.answers, window.errors, quantile_s(window.latency, 0.95))
+    return shown

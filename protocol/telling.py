@@ -1,0 +1,33 @@
+"""How an error is told to people: coded, with its reason, and with what to do next."""
+
+from __future__ import annotations
+
+import textwrap
+
+from protocol.errors import OutriderError
+
+WIDTH = 80
+_MARGIN = " " * 7
+
+
+def told(error: OutriderError) -> tuple[str, ...]:
+    """Lines: headline, the place in what was given, `why` unless the headline says it, `do`."""
+    lines = [f"error[{error.code}]: {error.headline}"]
+    lines += [f"  {line}" for line in error.excerpt]
+    if error.why and error.why not in error.headline:
+        lines += _wrapped("  why: ", error.why)
+    if error.do:
+        lines += _wrapped("  do:  ", error.do)
+    return tuple(lines)
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    """Within 80 columns as far as words allow it: addresses and paths stay whole."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=label,
+        subsequent_indent=_MARGIN,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
