@@ -189,8 +189,9 @@ class Orders:
         not_listed = TrustError("OUT-T106", "what is offered is not what rollouts lists")
         if self._trust.deny_target is not None and self._topics.deny in self._waiting:
             apart["deny list"] = not_listed
-        for model in self._trust.plans:
-            if self._topics.plan(model) in self._waiting and self._concerns(model, held):
+        for model, target in self._trust.plans.items():
+            lacks = self._plan_digests.get(model) != target.digest
+            if lacks and self._topics.plan(model) in self._waiting and self._concerns(model, held):
                 apart[f"plan-{model}"] = not_listed
         return apart
 
@@ -225,6 +226,7 @@ class Orders:
             return False  # metadata and list travel separately: one of them is still on its way
         self._waiting.pop(self._topics.deny)
         if self._deny_digest == target.digest:
+            self.refused.pop("deny list", None)
             return False
         self.deny = self._trust.verify_deny(data)
         self._deny_digest = target.digest
@@ -263,7 +265,12 @@ class Orders:
         return None
 
     def _what(self, topic: str) -> str:
-        return topic.removeprefix(self._topics.prefix).split("/")[0]
+        """The name under which refusals of a topic are kept, and forgotten."""
+        if topic == self._topics.deny:
+            return "deny list"
+        if topic == self._topics.document(self._device):
+            return "document"
+        return f"plan-{topic.rpartition('/')[2]}"
 
     def _try(self, what: str, step: Callable[[], bool]) -> bool:
         """Run one verification. What it refuses is kept for the report; what it lacks is not."""

@@ -50,7 +50,7 @@ class Bar:
 def drawn(
     label: str, done: int, total: int, seconds: float, text: Callable[[int, int], str] = share
 ) -> str:
-    """The line, after so many seconds. What is left is only said once there is something to go by."""
+    """The line, after so many seconds; what is left is said once there is something to go by."""
     full = CELLS * done // total if total else 0
     line = f"{label:<9}{'█' * full}{'░' * (CELLS - full)}  {text(done, total)}"
     if seconds >= 1 and 0 < done < total:

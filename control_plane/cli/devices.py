@@ -2,177 +2,185 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
-from control_plane.cli import showing
-from control_plane.client import segment
+from control_plane.cli import device_pages, screen, showing
+from control_plane.cli.commands import AsJson, Cursor, Home, Why, command, connect, group
+from control_plane.client import Client, segment
 from protocol.errors import InvalidRequest
-from protocol.identifiers import model_version, short
-from protocol.wording import moment
+from protocol.identifiers import model_version
 
-app = typer.Typer(no_args_is_help=True, help="Devices of the fleet.")
+app = group("Devices of the fleet.")
 
 Name = Annotated[str, typer.Argument(help="Name of a device.")]
+Reference = Annotated[str, typer.Argument(help="model/version")]
 
 
-@app.command("enrol-token")
+@command(app, "enrol-token")
 def enrol_token(
     label: Annotated[
         list[str] | None, typer.Option(help="key=value; bound to the token, may be repeated.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The device's name; chosen without it.")] = None,
-    home: showing.Home = None,
-    as_json: showing.AsJson = False,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """A one-time token with which one device joins the fleet within 24 hours."""
     labels = dict(_pair(each) for each in label or [])
-    with showing.connect(home) as client:
+    with connect(home) as client:
         answer = client.post("tokens", {"labels": labels, "name": name})
     if as_json:
         showing.document(answer)
         return
-    typer.echo(answer["token"])
-    showing.hint("enrols one device within 24 h: outrider-agent enrol --token-file FILE")
+    screen.result(answer["token"])
+    screen.hint("enrols one device within 24 h: outrider-agent enrol --token-file FILE")
 
 
-@app.command("list")
+@command(app, "list")
 def list_devices(
     selector: Annotated[
-        str | None, typer.Option("--to", help="For instance: site = leeds and not line")
+        str | None, typer.Argument(help="For instance: site = leeds and not line")
     ] = None,
-    home: showing.Home = None,
-    as_json: showing.AsJson = False,
+    cursor: Cursor = None,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Devices, what they run and how they are."""
-    with showing.connect(home) as client:
-        page = client.get("devices", selector=selector, limit=showing.MOST_ROWS)
+    with connect(home) as client:
+        page = client.get("devices", selector=selector, limit=showing.MOST_ROWS, cursor=cursor)
     if as_json:
         showing.document(page)
         return
-    now = showing.now_ms()
-    rows = []
-    for device in page["items"]:
-        labels = " ".join(f"{k}={v}" for k, v in sorted(device["labels"].items()))
-        contact = moment(showing.moment_ms(device["last_contact"]), now)
-        for model in device["models"] or [None]:
-            runs = (model["runs"] or "nothing") if model else "nothing"
-            state = model["state"] if model else "no model"
-            rows.append([device["name"], runs, state, labels, contact])
-    showing.table(["DEVICE", "RUNS", "STATE", "LABELS", "LAST CONTACT"], rows)
-    if page["next_cursor"]:
-        showing.hint(f"first {len(page['items'])} of {page['count']:,}; --to narrows it down")
+    now_ms = showing.now_ms()
+    rows = [row for device in page["items"] for row in device_pages.rows(device, now_ms)]
+    if rows:
+        showing.table(device_pages.COLUMNS, rows)
+    quoted = " '" + selector.replace("'", "'\\''") + "'" if selector else ""
+    showing.listed(page, "device", f"outrider device list{quoted}")
 
 
-@app.command()
-def show(name: Name, home: showing.Home = None, as_json: showing.AsJson = False) -> None:
-    """One device: what operators said of it, and what it says of itself."""
-    with showing.connect(home) as client:
-        found = client.get(f"devices/{segment(name)}")
-    if as_json:
-        showing.document(found)
-        return
-    now = showing.now_ms()
-    device, document = found["device"], found["document"]
-    labels = " ".join(f"{k}={v}" for k, v in sorted(device["labels"].items())) or "none"
-    contact = moment(showing.moment_ms(device["last_contact"]), now)
-    _row("device", f"{device['name']}     labels {labels}")
-    _row("contact", f"{contact}     enrolled {moment(showing.moment_ms(device['enrolled']), now)}")
-    read = "read" if document["read"] >= document["published"] else f"{document['read']} read"
-    _row("document", f"version {document['version']}, {read}")
-    for model in device["models"]:
-        since = moment(showing.moment_ms(model["since"]), now)
-        _row(model["model"], f"{model['runs'] or 'nothing'}, {model['state']}, since {since}")
-        if model["heads_for"] and model["heads_for"] != model["runs"]:
-            _row("", f"heads for {model['heads_for']} ({model['origin']})")
-        if model["why"]:
-            _row("", f"{model['why']} {model['detail']}".rstrip())
-    for pin in device["pins"]:
-        version = pin["version"] or short(pin["digest"])
-        until = f" until {pin['until']}" if pin["until"] else ""
-        _row("pinned", f"{pin['model']}/{version}{until}")
-    _reported(found["reported"])
+@command(app)
+def show(name: Name, home: Home = None, as_json: AsJson = False) -> None:
+    """One device: what it runs, what it should run, what it waits for."""
+    with connect(home) as client:
+        found = client.get(_path(name))
+        if as_json:
+            showing.document(found)
+            return
+        records = client.get(f"{_path(name)}/records")
+    for label, text in device_pages.page(found, records, showing.now_ms()):
+        showing.line(label, text, width=showing.WIDE_LABEL)
 
 
-@app.command()
+@command(app)
 def pin(
     name: Name,
-    reference: Annotated[str, typer.Argument(help="model/version")],
-    why: Annotated[str, typer.Option(help="For the record.")] = "",
-    home: showing.Home = None,
-    as_json: showing.AsJson = False,
+    reference: Reference,
+    why: Why = "",
+    until: Annotated[
+        str | None, typer.Option(help="1dec, 2026-12-01, 14d or 6h; for ever without it.")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Hold a device at one version, whatever rollouts say."""
     model, version = _reference(reference)
-    with showing.connect(home) as client:
-        path = f"devices/{segment(name)}/pins/{segment(model)}"
-        answer = client.put(path, {"version": version, "why": why})
-    _done(answer, as_json, f"pinned {name} to {reference}")
+    now_ms = showing.now_ms()
+    end = _moment(until, now_ms) if until is not None else None
+    body = {"version": version, "why": why, "until": end.isoformat() if end else None}
+    with connect(home) as client:
+        answer = client.put(f"{_path(name)}/pins/{segment(model)}", body)
+        if as_json:
+            showing.document(answer)
+            return
+        document = _document(client, name)
+    ends = f" until {showing.day(int(end.timestamp() * 1000), now_ms)}" if end else ""
+    screen.result(f"pinned 1 device (document {document}); wins over rollouts{ends}")
 
 
-@app.command()
+@command(app)
 def unpin(
     name: Name,
-    model: Annotated[str, typer.Argument(help="The model.")],
-    home: showing.Home = None,
-    as_json: showing.AsJson = False,
+    model: Annotated[str | None, typer.Argument(help="Only needed if several are pinned.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Let the plan decide again."""
-    with showing.connect(home) as client:
-        answer = client.delete(f"devices/{segment(name)}/pins/{segment(model)}")
-    _done(answer, as_json, f"unpinned {model} on {name}")
+    with connect(home) as client:
+        pinned = model or _pinned(client, name)
+        answer = client.delete(f"{_path(name)}/pins/{segment(pinned)}")
+        if as_json:
+            showing.document(answer)
+            return
+        document = _document(client, name)
+    screen.result(f"unpinned 1 device (document {document}); it runs what the plan says")
 
 
-@app.command()
+@command(app)
 def allow(
-    name: Name,
-    reference: Annotated[str, typer.Argument(help="model/version")],
-    why: Annotated[str, typer.Option(help="For the record.")] = "",
-    home: showing.Home = None,
-    as_json: showing.AsJson = False,
+    name: Name, reference: Reference, why: Why = "", home: Home = None, as_json: AsJson = False
 ) -> None:
     """Let a device try a version again that it gave up by itself."""
     model, version = _reference(reference)
-    with showing.connect(home) as client:
+    with connect(home) as client:
         body = {"model": model, "version": version, "why": why}
-        answer = client.post(f"devices/{segment(name)}/allow", body)
-    _done(answer, as_json, f"{name} may try {reference} again")
+        answer = client.post(f"{_path(name)}/allow", body)
+        if as_json:
+            showing.document(answer)
+            return
+        document = _document(client, name)
+    screen.result(f"allowed {reference} on 1 device (document {document}); it may try again")
 
 
-def _done(answer: Any, as_json: bool, text: str) -> None:
-    if as_json:
-        showing.document(answer)
-    else:
-        typer.echo(text)
+def _path(name: str) -> str:
+    return f"devices/{segment(name)}"
 
 
-def _reported(state: dict[str, Any] | None) -> None:
-    if state is None:
-        _row("reported", "nothing yet")
-        return
-    facts = state.get("facts", {})
-    _row(
-        "facts",
-        f"agent {state['agent']}, {facts.get('arch', 'unknown')},"
-        f" onnxruntime {facts.get('onnxruntime', 'unknown')}",
-    )
-    for refused in state.get("refused", []):
-        _row("refused", f"{refused['what']}: {refused['code']} {refused.get('detail', '')}")
-    for model, reported in sorted(state.get("models", {}).items()):
-        for digest, note in sorted(reported.get("notes", {}).items()):
-            if note.get("reason"):
-                _row("note", f"{model} {short(digest)}: {note['reason']} {note.get('detail', '')}")
+def _document(client: Client, name: str) -> int:
+    found: dict[str, Any] = client.get(_path(name))
+    return int(found["document"]["version"])
 
 
-def _row(label: str, text: str) -> None:
-    typer.echo(f"{label:<12}{text}".rstrip())
+def _pinned(client: Client, name: str) -> str:
+    """The one model that is pinned. Raises `InvalidRequest` when it must be said which."""
+    models = [pin["model"] for pin in client.get(_path(name))["device"]["pins"]]
+    if len(models) == 1:
+        return str(models[0])
+    if not models:
+        raise InvalidRequest("OUT-S110", f"nothing is pinned on {name}", do="outrider device list")
+    commands = " or ".join(f"outrider device unpin {name} {model}" for model in models)
+    raise InvalidRequest("OUT-S120", f"{len(models)} models are pinned on {name}", do=commands)
+
+
+def _moment(text: str, now_ms: int) -> datetime:
+    """The end of a pin. Raises `InvalidRequest` OUT-S120."""
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    amount = re.fullmatch(r"([0-9]{1,4})([dh])", text)
+    if amount:
+        return now + timedelta(**{"days" if amount[2] == "d" else "hours": int(amount[1])})
+    try:
+        at = datetime.fromisoformat(text)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    try:
+        # 2000 is a leap year: 29feb is a day; whether there is one is seen below.
+        day = datetime.strptime(f"{text} 2000", "%d%b %Y").replace(tzinfo=UTC)
+        at = day.replace(year=now.year)
+        return at if at > now else at.replace(year=now.year + 1)
+    except ValueError as error:
+        wanted = "1dec, 2026-12-01, 14d or 6h"
+        raise InvalidRequest("OUT-S120", f"--until {text}: no such moment", do=wanted) from error
 
 
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise InvalidRequest("OUT-S120", f"--label {text}: key=value")
+        raise InvalidRequest("OUT-S120", f"--label {text}: it is key=value")
     return key, value
 
 

@@ -57,7 +57,7 @@ def explain(
         )
         return
     screen.result(f"{entry.code}  {entry.title}")
-    showing.line("area", f"{_AREAS[entry.code[4]]}; device reports call it {entry.slug}")
+    showing.line("area", f"{_AREAS[entry.code[4]]}; also called {entry.slug}")
     showing.line("do", entry.help)
     showing.line("exit", f"{entry.exit}: {_EXITS[entry.exit]}")
     showing.line("http", f"{entry.status}, type {entry.uri}")

@@ -54,6 +54,42 @@ def test_a_shifted_class_is_named():
     assert verdict.failed == "class cat 90%, was 50% under digits/v2 (200 answers)"
 
 
+def spread(rows, *shares):
+    """Confidence bins with these shares of the rows in the last ones."""
+    counts = [0] * 20
+    for place, share in enumerate(shares, start=20 - len(shares)):
+        counts[place] = round(rows * share)
+    return tuple(counts)
+
+
+@pytest.mark.parametrize(
+    "mine, failed",
+    [
+        pytest.param(spread(5_000, 0.2, 0.8), False, id="surer than before, however much is seen"),
+        pytest.param(spread(5_000, 0.6, 0.4), False, id="a fall too small to matter"),
+        pytest.param(spread(5_000, 0.5, 0, 0, 0.5), True, id="a fall that matters"),
+        pytest.param(spread(20, 0.5, 0, 0, 0.5), False, id="a fall that chance could explain"),
+    ],
+)
+def test_confidence_returns_a_model_only_for_a_fall_that_matters(mine, failed):
+    known = Baseline(window(5_000, spread(5_000, 0.4, 0.6)), "digits/v1")
+    verdict = judge(window(sum(mine), mine), known, (), HELD_TO)
+    assert (verdict.failed is not None) is failed
+
+
+@pytest.mark.parametrize(
+    "classes, failed",
+    [
+        pytest.param((2_800, 2_200), False, id="six points of a hundred"),
+        pytest.param((3_200, 1_800), True, id="fourteen points of a hundred"),
+    ],
+)
+def test_a_class_mix_returns_a_model_only_for_a_shift_that_matters(classes, failed):
+    mine = window(5_000, bins(5_000, 19), classes=classes)
+    verdict = judge(mine, before(classes=(5_000, 5_000)), (), HELD_TO)
+    assert (verdict.failed is not None) is failed
+
+
 def test_classes_of_another_contract_are_not_compared():
     mine = window(200, bins(200, 19), classes=(100, 50, 50))
     assert judge(mine, before(classes=(500, 500)), (), HELD_TO).failed is None
