@@ -14,7 +14,7 @@ from edge_agent.desired import Desired, Hold, Run
 from edge_agent.disk import Disk, Installed
 from edge_agent.journal import Journal
 from edge_agent.memory import Memory, Running
-from edge_agent.observed import Observed, Serving, Standby, Trial
+from edge_agent.observed import Observed, Return, Serving, Standby, Trial
 from edge_agent.runner.views import Load, RunnerView
 from edge_agent.watch import health
 from protocol.approval import Approvals
@@ -58,6 +58,7 @@ class Observer:
         )
         if run is not None:
             observed = self._room(observed, run.digest)
+            observed = replace(observed, absent_return=self._absent_return(observed, run))
         return replace(observed, lease=self._lease(observed, run, now_ms))
 
     def found(self, model: ModelName) -> Observed:
@@ -261,6 +262,27 @@ class Observer:
             short_of_room=full or bundle in self.memory.short_of_room,
         )
 
+    def _absent_return(self, observed: Observed, run: Run) -> Return | None:
+        """None where it is here, may not run here, or cannot be had now: then the trial begins
+        all the same, and the device reports that its return needs a download."""
+        stable = run.stable
+        if stable is None or run.digest not in observed.verified:
+            return None
+        approved = self.approvals.get(stable)
+        if approved is None or approved.revoked or stable in self.denied:
+            return None
+        if observed.journal.note(stable).reason or self.disk.installed(stable) is not None:
+            return None
+        if stable in self.disk.partials():
+            if self.disk.partial_complete(stable):
+                return Return(stable, ready=True)
+            if (self.disk.needed_bytes(stable) or 0) > self.disk.free_bytes():
+                return None
+        status = self.fetcher.status()
+        if status.digest == stable and status.problem is not None:
+            return None
+        return Return(stable, ready=False)
+
     def _garbage(self) -> tuple[str, ...]:
         """Bundles that no model refers to. Nothing, while any model's wishes are not known."""
         wanted: set[Digest] = set()
@@ -275,6 +297,8 @@ class Observer:
             kept.update(stored.slots if stored is not None else ())
             if isinstance(desired, Run):
                 wanted.add(desired.digest)
+                if desired.stable is not None:
+                    wanted.add(desired.stable)
         complete = self.disk.complete() - kept - wanted
         # While nothing is assigned, what was fetched so far may still be wanted again.
         partial = frozenset() if holding else self.disk.partials() - wanted

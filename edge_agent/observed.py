@@ -54,6 +54,15 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Return:
+    """The bundle that a trial would go back to, which is not here and can be brought here."""
+
+    digest: Digest
+    ready: bool
+    """Whether all its bytes are here, so that it only needs its final name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     model: ModelName
     journal: Journal
@@ -94,6 +103,8 @@ class Observed:
     free_bytes: int = 0
     short_of_room: bool = False
     """A write for the bundle headed for has just failed because the disk is full."""
+    absent_return: Return | None = None
+    """Fetched before the trial begins, so that going back needs no download."""
     lease: bool = True
     """Whether this model may begin a change; one at a time on a device."""
     unfit_for_rescue: frozenset[Digest] = frozenset()

@@ -29,7 +29,7 @@ row. Invariants that hold after every step, wherever power or a process is lost:
 | 14 | wanted in standby | Activate(wanted) |
 | 15 | loaded three times without a mark | Reject(interrupted) |
 | 16 | complete, but wrong bytes | Collect |
-| 17 | verified | Probe |
+| 17 | verified | Fetch or Stage what a trial would go back to; Probe |
 | 18 | partial with all its bytes | Stage |
 | 19 | garbage | Collect |
 | 20 | no room | DropPrevious, or Reject(disk full) |
@@ -310,6 +310,9 @@ def _ahead(want: Run | None, observed: Observed) -> Step | None:
             return Collect(bundle, row=16)
         free = want.hindrance is None and observed.lease and not _settling(observed)
         if bundle in observed.verified and free:
+            absent = observed.absent_return
+            if absent is not None:
+                return (Stage if absent.ready else Fetch)(absent.digest, row=17)
             return Probe(bundle, row=17)
     missing = bundle not in observed.verified
     if missing and bundle in observed.ready:

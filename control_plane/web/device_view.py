@@ -122,7 +122,7 @@ def word(state: ModelState) -> str:
         if last.result == "rolled_back":
             return "rolled back"
         if last.result == "rejected":
-            return "failed"
+            return "rolled back" if state.notes[last.digest].activated else "failed"
     if state.phase == "probation":
         return "on probation"
     if state.phase != "idle":

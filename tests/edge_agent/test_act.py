@@ -59,6 +59,30 @@ def test_a_load_is_on_disk_before_the_bundle_enters_a_process():
     assert seen == [1]
 
 
+def test_what_a_trial_would_go_back_to_is_here_before_it_begins():
+    found = Device((A, Z, B, C), {})
+    found.install(None, None)
+    found.stable, found.candidate = "A", "B"
+    until(found, Probe)
+    assert found.disk is not None
+    assert found.disk.verify(A.digest)
+    assert journal(found).current is None
+
+
+@pytest.mark.parametrize("reason", ["revoked", "denied"])
+def test_what_may_not_run_is_not_fetched_to_go_back_to(reason):
+    found = Device((A, Z, B, C), {})
+    found.install(None, None)
+    found.stable, found.candidate = "A", "B"
+    if reason == "revoked":
+        found.revoked["A"] = "fallback"
+    else:
+        found.denied = frozenset({A.digest})
+    until(found, Probe)
+    assert found.disk is not None
+    assert not found.disk.verify(A.digest)
+
+
 def test_the_journal_does_not_move_before_the_commit():
     found = device()
     found.stable = "B"

@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.desired import Desired, Hindrance, Hold, Nothing, Run
 from edge_agent.journal import MARKS, Journal, Note
-from edge_agent.observed import Observed, Serving, Standby, Trial
+from edge_agent.observed import Observed, Return, Serving, Standby, Trial
 from edge_agent.reconcile import against, base, reconcile
 from edge_agent.watch.health import Terms, Verdict
 from protocol.identifiers import digest_of
@@ -309,6 +309,18 @@ EXPIRED = Hindrance("OUT-T121")
             id="wrong bytes are deleted",
         ),
         pytest.param(run(B), device(also=(B,)), "17 Probe B", id="a verified bundle is probed"),
+        pytest.param(
+            run(B),
+            device(also=(B,), absent_return=Return(C, ready=False)),
+            "17 Fetch C",
+            id="what it would go back to is fetched before",
+        ),
+        pytest.param(
+            run(B),
+            device(also=(B,), absent_return=Return(C, ready=True)),
+            "17 Stage C",
+            id="and gets its name before",
+        ),
         pytest.param(
             run(B), device(also=(B,), lease=False), "22 Wait", id="one model changes at a time"
         ),

@@ -27,7 +27,7 @@ from tests.fakes.operator import packed
 MODEL: Final = "toy"
 POLICY: Final = Policy(min_requests=20, dev=DevPolicy(health_window_s=1))
 RATE: Final = 60.0
-LIMIT_S: Final = 40.0
+LIMIT_S: Final = 20.0
 ENDING_S: Final = 10.0
 """For processes that were told to end."""
 
@@ -103,14 +103,20 @@ class Operator:
         self.fleet = fleet
 
     def ship(self, version: str, **options: Any) -> BundleOnDisk:
-        """Make, push and approve a version; the control plane looks at no ONNX file by itself."""
+        """Make, push and approve a version."""
+        bundle = self.push(version, **options)
+        settings = read({}, self.fleet.home)
+        review_and_sign(self.fleet.client, settings, f"{MODEL}/{version}", None, ask=False)
+        return bundle
+
+    def push(self, version: str, **options: Any) -> BundleOnDisk:
+        """Make and push a version; the control plane looks at no ONNX file by itself."""
         folder = self.fleet.folder
         bundle = make_bundle(folder / "made", MODEL, version, **{"policy": POLICY, **options})
         tar = folder / f"{version}.tar"
         tar.write_bytes(packed(bundle, folder))
         client = self.fleet.client
         client.wait(client.upload("bundles", tar))
-        review_and_sign(client, read({}, self.fleet.home), f"{MODEL}/{version}", None, ask=False)
         return bundle
 
     def roll_out(self, version: str, **spec: Any) -> str:

@@ -28,7 +28,8 @@ from protocol.bundle import Index, Member, Variant, VariantReference, encode_ind
 from protocol.device import DeviceDocument, Pin
 from protocol.identifiers import Digest, digest_of
 from protocol.members import Contract, Limits, Policy, TensorSpec
-from protocol.plan import Local, Plan, Rule
+from protocol.membership import EVERYONE
+from protocol.plan import Local, Plan, Rollout, Rule, Wave
 from protocol.reported import Outcome, Progress
 from protocol.telemetry import InferenceWindow
 from tests.simulation.files import SimulatedFiles
@@ -245,6 +246,8 @@ class Device:
         self.fetch = FakeFetch(self)
         self.now_ms, self.now_s = START_MS, 0.0
         self.stable: str | None = None
+        self.candidate: str | None = None
+        """Of a rollout that has this device in its wave."""
         self.assigned = True
         self.pin: str | None = None
         self.stopped = False
@@ -337,7 +340,11 @@ class Device:
             approvals[found.digest] = ApprovedBundle(MODEL, found.name, found.digest, terms)
         pins = {MODEL: Pin(self.by_name[self.pin].digest)} if self.pin else {}
         document = DeviceDocument("f", "f-d", 1, pins=pins, allow={MODEL: dict(self.allow)})
-        rules = (Rule(None, self.digest(self.stable)),) if self.stable is not None else ()
+        rollout = None
+        if (candidate := self.digest(self.candidate)) is not None:
+            rollout = Rollout("m-1", 1, candidate, "0" * 32, 0, Wave(EVERYONE))
+        stable = self.digest(self.stable)
+        rules = (Rule(None, stable, rollout),) if stable or rollout else ()
         plan = Plan("f", MODEL, 1, 1, rules)
         if not self.assigned:
             return Trusted(None, None, approvals, self.denied)
@@ -446,7 +453,7 @@ class Device:
     def given_up(self) -> bool:
         """Whether a bundle that cannot work was already tried again after a pause."""
         journal = self.peek_journal()
-        target = self.digest(self.pin or self.stable)
+        target = self.digest(self.pin or self.candidate or self.stable)
         if journal is None or target is None:
             return False
         return self.nature_of(target) != "good" and journal.note(target).fails >= 2

@@ -50,6 +50,26 @@ def wants(name: str, pin: bool = False) -> Event:
     return event
 
 
+def rolls_out(name: str) -> Event:
+    def event(device: Device) -> None:
+        device.candidate = name
+
+    return event
+
+
+def both(stable: str, candidate: str) -> Event:
+    """Assigned for the first time while a rollout is on."""
+
+    def event(device: Device) -> None:
+        device.stable, device.candidate = stable, candidate
+
+    return event
+
+
+def aborted(device: Device) -> None:
+    device.candidate = None
+
+
 def unpin(device: Device) -> None:
     device.pin = None
 
@@ -210,6 +230,17 @@ SCENARIOS: tuple[Scenario, ...] = (
         {"B": "health_bad"},
         reasons={"B": ("OUT-D310",)},
     ),
+    Scenario("a rollout", (rolls_out("B"),)),
+    Scenario("a rollout, aborted", (rolls_out("B"), aborted), ends_on="A", steady=False),
+    Scenario(
+        "first install in a rollout whose candidate is bad",
+        (both("A", "B"),),
+        natures={"B": "health_bad"},
+        current=None,
+        previous=None,
+        ends_on="A",
+        reasons={"B": ("OUT-D310",)},
+    ),
     Scenario("stopped and started", (stop, go_on, wants("B"))),
     Scenario("current damaged", (damage_current,), ends_on="A"),
     Scenario("both journals lost", (lose_journals,), ends_on=None),
@@ -280,7 +311,8 @@ def judge(scenario: Scenario, device: Device) -> None:
             )
     if any(outcome not in device.outbox.outcomes for outcome in journal.outcomes):
         raise Violation("an outcome was not reported")
-    wanted = {device.digest(device.pin or device.stable)} - {None}
+    names = {device.pin, device.candidate, device.stable}
+    wanted = {device.digest(name) for name in names} - {None}
     left = set(device.files.names(HOME / "bundles"))
     extra = left - set(journal.slots) - wanted - {f".{name}" for name in wanted}
     if extra and device.assigned:
