@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import logging
+import errno
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, Final
 
 import typer
 
+from edge_agent import daemon
 from edge_agent import settings as settings_of
 from protocol.codec import encode
-from protocol.errors import OutriderError
+from protocol.errors import Failed, InvalidRequest, OutriderError, Unavailable
+from protocol.telling import told
+
+INTERRUPTED: Final = 130
+USAGE: Final = 2
 
 app = typer.Typer(
     name="outrider-agent",
@@ -21,6 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 Home = Annotated[
@@ -41,18 +49,23 @@ def enrol(
 ) -> None:
     """Make this device's key and join a fleet with a one-time token."""
     from edge_agent.enrol import enrol as join
+    from edge_agent.identity import certificate_until_ms
 
-    if token_file is not None:
-        token = token_file.read_text()
-    else:
-        token = typer.prompt("Token (or the text of its QR code)", hide_input=True, err=True)
     paths = settings_of.read(os.environ, home).paths
-    identity = join(token.strip(), paths.home, name=name)
+    token = _token(token_file)
+    identity = join(token, paths.home, name=name)
     if as_json:
         _write(encode(identity.public))
         return
     labels = "".join(f", {key}={value}" for key, value in sorted(identity.labels.items()))
-    typer.echo(f"enrolled {identity.local} in fleet {identity.fleet}{labels}")
+    told = f"{identity.local} in fleet {identity.fleet}{labels}"
+    if token_file is not None:
+        typer.echo(f"enrolled {told}")
+        return
+    typer.echo("key        made on this device, stays here", err=True)
+    typer.echo("root.json  matches the token", err=True)
+    until = datetime.fromtimestamp(certificate_until_ms(identity.folder) / 1000, UTC)
+    typer.echo(f"enrolled   {told}; cert until {until.day} {until:%b %Y}")
 
 
 @app.command()
@@ -65,13 +78,7 @@ def run(
     verbose: Annotated[int, typer.Option("-v", count=True, help="More detail in the log.")] = 0,
 ) -> None:
     """Run the agent until it is told to stop."""
-    from edge_agent.wiring import run_agent
-
-    level = [logging.INFO, logging.DEBUG][min(verbose, 1)]
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
-    run_agent(settings_of.read(os.environ, home, port, broker))
+    daemon.become(settings_of.read(os.environ, home, port, broker), verbose)
 
 
 @app.command()
@@ -91,37 +98,78 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 
 
 def main() -> None:
-    """Run a command; what people are meant to read goes to stderr in the catalogue's form."""
-    _guarded(app, "--json" in sys.argv)
+    sys.exit(run_command(sys.argv[1:]))
 
 
-def _guarded(command: Callable[[], None], as_json: bool) -> None:
+def run_command(arguments: Sequence[str]) -> int:
+    """One command; its exit code. Errors go to stderr, in the catalogue's form or as JSON."""
+    as_json = "--json" in arguments
     try:
-        command()
+        return int(app(arguments, prog_name="outrider-agent", standalone_mode=False) or 0)
     except OutriderError as error:
-        _fail(error, as_json)
+        return _fail(error, as_json)
+    except typer.Abort:
+        return INTERRUPTED
+    except typer.TyperException as error:
+        return _misused(error, as_json)
     except OSError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from error
+        return _fail(_of_the_machine(error), as_json)
 
 
-def _fail(error: OutriderError, as_json: bool) -> NoReturn:
+def _token(file: Path | None) -> str:
+    """Never from the command line: others on this machine can read that."""
+    if file is None:
+        if sys.stdin.isatty():
+            text = str(
+                typer.prompt("Token (or the text of its QR code)", hide_input=True, err=True)
+            )
+        else:
+            text = sys.stdin.readline()
+    else:
+        try:
+            text = file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            do = "an operator runs: outrider device enrol-token > FILE"
+            raise InvalidRequest("OUT-S110", f"no token in {file}", do=do) from error
+    return text.strip()
+
+
+def _of_the_machine(error: OSError) -> OutriderError:
+    why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno == errno.ENOSPC:
+        return Unavailable("OUT-D201", why)
+    if isinstance(error, PermissionError):
+        return InvalidRequest("OUT-D405", why)
+    return Failed("OUT-D405", why, do="check the storage, or choose another folder with --home")
+
+
+def _misused(error: typer.TyperException, as_json: bool) -> int:
+    text = error.format_message().rstrip(".")
+    if text.startswith("Usage:"):
+        sys.stderr.write(text + "\n")
+        return USAGE
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "outrider-agent"
+    wrong = text[:1].lower() + text[1:]
+    return _fail(InvalidRequest("OUT-S120", wrong, do=f"{command} --help"), as_json)
+
+
+def _fail(error: OutriderError, as_json: bool) -> int:
     if as_json:
-        body = {
+        title = error.problem.title
+        body: dict[str, Any] = {
             "type": error.problem.uri,
-            "code": error.code,
             "status": error.problem.status,
-            "title": error.problem.title,
-            "detail": error.why,
+            "code": error.code,
+            "title": title[:1].upper() + title[1:],
             "help": error.do,
         }
-        sys.stderr.write(encode(body).decode() + "\n")
-    else:
-        sys.stderr.write(f"error[{error.code}]: {error.problem.title}\n")
         if error.why:
-            sys.stderr.write(f"  why: {error.why}\n")
-        sys.stderr.write(f"  do:  {error.do}\n")
-    raise SystemExit(error.problem.exit)
+            body["detail"] = error.why
+        sys.stderr.write(json.dumps(body) + "\n")
+    else:
+        sys.stderr.write("\n".join(told(error)) + "\n")
+    return error.problem.exit
 
 
 def _write(document: bytes) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_agent import durable
+from edge_agent.backoff import full_jitter
 from edge_agent.clock import Clock
 from edge_agent.trust import Trust
 from protocol.codec import MAX_DENY_LIST, MAX_DEVICE_DOCUMENT, MAX_PLAN
@@ -31,7 +32,9 @@ from protocol.topics import Topics, shard_of
 log = logging.getLogger(__name__)
 
 _AGAIN_S: Final = 5.0
-"""Upper bound of the full-jitter delay before an inconsistent set of metadata is fetched again."""
+"""First upper bound of the full-jitter delay before metadata that does not fit together is fetched
+again; it doubles with every time."""
+_AGAIN_MOST_S: Final = 300.0
 _APART_S: Final = 5.0
 """Metadata and what it lists travel separately. What does not meet for so long is reported."""
 _MAX_WAITING: Final = 64
@@ -59,6 +62,8 @@ class Orders:
         """Newest bytes per topic that are not verified yet."""
         self._offered = False
         self._again_s: float | None = None
+        self._asked = 0
+        """Times that metadata was fetched again since it last fitted together."""
         self._incomplete: Unavailable | None = None
         """Why the metadata that was offered last could not be judged."""
         self._apart: dict[str, float] = {}
@@ -113,6 +118,7 @@ class Orders:
         if self._again_s is None or now_s < self._again_s:
             return False
         self._again_s = None
+        self._asked += 1
         return True
 
     def wanted(self, held: Collection[ModelName]) -> frozenset[str]:
@@ -122,6 +128,17 @@ class Orders:
             if self._plan_digests.get(model) != target.digest and self._concerns(model, held):
                 topics.add(self._topics.plan(model))
         return frozenset(topics)
+
+    @property
+    def doubted(self) -> frozenset[str]:
+        """Standing topics whose last message was refused. Only asking again tells whether that is
+        what is retained there, or was said once."""
+        named = {
+            "metadata": self._topics.tuf("timestamp"),
+            "deny list": self._topics.deny,
+            "document": self._topics.document(self._device),
+        }
+        return frozenset(topic for what, topic in named.items() if what in self.refused)
 
     def on_message(self, topic: str, data: bytes) -> bool:
         """Take in what the link brought. True if the topic is one of ours."""
@@ -144,7 +161,7 @@ class Orders:
         if topic == self._topics.tuf("timestamp") and self._trust.is_current(data):
             # The fleet is where this device is: what was refused in between is over.
             self.refused.pop("metadata", None)
-            self._incomplete = self._again_s = None
+            self._complete()
         return False
 
     def settle(self, held: Collection[ModelName], now_s: float) -> bool:
@@ -155,6 +172,10 @@ class Orders:
             changed = self._try("metadata", partial(self._refresh, now_s))
         changed |= self._verify_waiting(held)
         self._report_apart(held, now_s)
+        if self.doubted and self._again_s is None:
+            self._ask_again(now_s)
+        elif not self.doubted and self._incomplete is None:
+            self._asked = 0
         return changed
 
     def _refresh(self, now_s: float) -> bool:
@@ -163,11 +184,21 @@ class Orders:
         except Unavailable as error:
             # Roles arrive one by one; the set is only looked at again when more has come, and
             # fetched again after a while in case something was lost.
-            self._again_s = now_s + self._random() * _AGAIN_S
             self._incomplete = error
+            self._ask_again(now_s)
             return False
-        self._again_s = self._incomplete = None
+        if changed or not self._trust.wanted():
+            self._complete()
+        elif self._again_s is None:
+            self._ask_again(now_s)  # the same came once more
         return changed
+
+    def _ask_again(self, now_s: float) -> None:
+        self._again_s = now_s + full_jitter(self._asked, _AGAIN_S, _AGAIN_MOST_S, self._random())
+
+    def _complete(self) -> None:
+        self._incomplete = self._again_s = None
+        self._asked = 0
 
     def _report_apart(self, held: Collection[ModelName], now_s: float) -> None:
         """Say what is offered and never fits: on its way it would have met by now."""

@@ -30,6 +30,8 @@ class Intervals:
     state: float = 3600.0
     resend: float = 30.0
     """First upper bound of the full-jitter delay before records are sent again."""
+    reconnect: float = 60.0
+    """Longest pause, before jitter, between two tries to reach the broker."""
     frame_timeout: float = 30.0
     want: float = 600.0
 
@@ -41,6 +43,7 @@ DEVELOPMENT: Final = Intervals(
     min_window_answers=0,
     state=60.0,
     resend=2.0,
+    reconnect=2.0,
     frame_timeout=3.0,
     want=5.0,
 )

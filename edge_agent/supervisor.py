@@ -200,8 +200,8 @@ class Supervisor:
         wanted = parts.orders.wanted(parts.disk.models())
         again = parts.orders.again(now_s)
         if again:
-            log.info("fetching metadata again: what came did not fit together")
-        new = wanted if again else wanted - memory.subscribed
+            log.info("asking again for what was refused or did not fit together")
+        new = wanted | parts.orders.doubted if again else wanted - memory.subscribed
         parts.link.unsubscribe(sorted(memory.subscribed - wanted))
         parts.link.subscribe(sorted(new))
         memory.subscribed = wanted

@@ -36,7 +36,7 @@ from edge_agent.trust import Trust
 from edge_agent.uplink import Uplink
 from protocol.bundle import Facts
 from protocol.errors import InvalidRequest
-from protocol.link import Address
+from protocol.link import Address, Retry
 from protocol.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ def build(settings: Settings, identity: Identity) -> Parts:
         on_message=inbox.message,
         on_state=inbox.link_changed,
         will=(topics.presence(identity.device), ABSENT),
+        retry=Retry(most_s=intervals.reconnect),
         now_ms=clock.now_ms,
     )
     trust = Trust(paths.tuf, identity.root, identity.fleet, clock)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from control_plane.cli import showing
+from control_plane.cli.screen import WIDTH
 from protocol.wording import date, share
 
 RIGHT: Final = 75
@@ -51,7 +53,7 @@ def _going(shown: Shown, now_ms: int) -> Iterator[str]:
             counts = wave["counts"]
             yield f"{branch} wave {number}  {_counted(counts, _FIRST)}"
             also = [name for name in _RARE if counts.get(name)]
-            yield f"{below}        {_counted(counts, (*_ENDS, *also))}"
+            yield f"{below}         {_counted(counts, (*_ENDS, *also))}"
         before = wave["devices"]
     if shown["reasons"]:
         yield _row("reasons", _reasons(shown["reasons"]))
@@ -120,4 +122,7 @@ def _reasons(reasons: Mapping[str, int]) -> str:
 
 
 def _row(label: str, text: str) -> str:
-    return f"{label:<{_LABEL}}{text}"
+    """One line, or several of 80 columns."""
+    return textwrap.fill(
+        text, WIDTH, initial_indent=f"{label:<{_LABEL}}", subsequent_indent=" " * _LABEL
+    )

@@ -149,9 +149,9 @@ def _draw(lines: list[str], above: int) -> int:
     """In place of the `above` lines drawn before on a terminal, else below them."""
     if above and screen.redraws(sys.stdout):
         sys.stdout.write(f"\x1b[{above}A\x1b[J")
-    for line in lines:
-        screen.result(line)
-    return len(lines)
+    text = "\n".join(lines)
+    screen.result(text)
+    return text.count("\n") + 1
 
 
 def _act(

@@ -15,7 +15,7 @@ from protocol.topics import Topics
 from protocol.wording import size
 
 ROLLOUT_S: Final = 60.0
-CUT_S: Final = 12.0
+CUT_S: Final = 8.0
 DRIFT_S: Final = 5.0
 STRICT: Final = {"bad": "> 10 %", "denominator": "activated", "min_completed": 1}
 

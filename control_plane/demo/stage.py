@@ -180,15 +180,9 @@ class Stage:
             for device in self.devices
             if device.application is not None
         )
-        numbers = (answered, -1, -1)
-
-        def settled() -> bool:
-            nonlocal numbers
-            numbers = (answered, self._counted(), self.stored())
-            return numbers == (answered, answered, answered)
-
         with contextlib.suppress(Failed):  # the numbers say it better than the wait's end
-            wait_until(settled, "all records are stored", limit_s, 0.5)
+            wait_until(lambda: self.stored() == answered, "all is stored", limit_s, 0.5)
+        numbers = (answered, self._counted(), self.stored())
         for device in self.devices:
             if device.application is not None:
                 device.application.start()

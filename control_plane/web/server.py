@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from protocol.errors import Failed, Unavailable
 START_S: Final = 15.0
 STOP_S: Final = 10
 """For requests under way when the control plane is asked to stop."""
+LOOK_S: Final = 0.1
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -69,8 +71,14 @@ class ApiServer:
     def stop(self) -> None:
         """Answers what is under way, at most `STOP_S`."""
         self._server.should_exit = True
-        if self._thread.is_alive():
-            self._thread.join(STOP_S + 5)
+        deadline = time.monotonic() + STOP_S + 5
+        idle = False
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._thread.join(LOOK_S)
+            # A client that only keeps its connection is not waited for: over TLS its goodbye may
+            # never come. Twice without a request: the last answer has left by then.
+            before, idle = idle, not self._server.server_state.tasks
+            self._server.force_exit = before and idle
         self._listener.close()
 
     def _run(self) -> None:

@@ -27,7 +27,7 @@ from tests.fakes.operator import packed
 MODEL: Final = "toy"
 POLICY: Final = Policy(min_requests=20, dev=DevPolicy(health_window_s=1))
 RATE: Final = 60.0
-LIMIT_S: Final = 20.0
+LIMIT_S: Final = 30.0
 ENDING_S: Final = 10.0
 """For processes that were told to end."""
 

@@ -1,0 +1,52 @@
+"""The process that `outrider-agent run` becomes, without what it takes to read a command line.
+
+It stays for months on a device with little memory; the command line's libraries would stay too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from edge_agent.settings import Settings, read
+from protocol.errors import OutriderError
+from protocol.telling import told
+
+_LEVELS: Final = (logging.INFO, logging.DEBUG)
+_NONE: Final = "-"
+
+
+def become(settings: Settings, verbose: int) -> NoReturn:
+    """Replace this process, which keeps its number, its streams and its place."""
+    arguments = (settings.paths.home, settings.port, settings.broker or _NONE, verbose)
+    # -P: what lies in the current folder is not ours to import.
+    command = [sys.executable, "-P", "-m", __name__, *map(str, arguments)]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, command)
+
+
+def main(arguments: Sequence[str]) -> int:
+    from edge_agent.wiring import run_agent
+
+    home, port, broker, verbose = arguments
+    logging.basicConfig(
+        level=_LEVELS[min(int(verbose), 1)],
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    settings = read(os.environ, Path(home), int(port), None if broker == _NONE else broker)
+    try:
+        run_agent(settings)
+    except OutriderError as error:
+        sys.stderr.write("\n".join(told(error)) + "\n")
+        return error.problem.exit
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
