@@ -15,14 +15,12 @@ from typing import Final
 from control_plane import settings as configuration
 from control_plane.broker import control_identity
 from control_plane.fleet.authority import Authority
-from control_plane.settings import Settings
+from control_plane.settings import API_PORT, BROKER_PORT, Settings
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
 from protocol.errors import InvalidRequest
 from protocol.identifiers import fleet_name
 
-API_PORT: Final = 8400
-BROKER_PORT: Final = 8883
 TOKEN_BYTES: Final = 32
 
 

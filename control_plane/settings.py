@@ -17,6 +17,8 @@ from protocol.identifiers import fleet_name
 HOME_VARIABLE: Final = "OUTRIDER_HOME"
 DEFAULT_HOME: Final = Path("outrider")
 FILE: Final = "config.yaml"
+API_PORT: Final = 8400
+BROKER_PORT: Final = 8883
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,9 @@ class Settings:
     fleet: str = "local"
     dev: bool = False
     api_host: str = "127.0.0.1"
-    api_port: int = 8400
+    api_port: int = API_PORT
     broker_host: str = "127.0.0.1"
-    broker_port: int = 8883
+    broker_port: int = BROKER_PORT
     intervals: Intervals = Intervals()
 
     def __post_init__(self) -> None:

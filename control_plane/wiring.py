@@ -7,14 +7,13 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
-from control_plane import encode, settings
+from control_plane import encode
+from control_plane.access import read_token
 from control_plane.adoption import read_back
 from control_plane.blobs import Blobs
 from control_plane.broker import control_identity
-from control_plane.client import Access
 from control_plane.fleet.authority import Authority
 from control_plane.fleet.enrolment import Enrolment
 from control_plane.ingest import Ingest
@@ -33,7 +32,7 @@ from control_plane.web.bundles import incoming
 from control_plane.web.parts import PartHealth, Parts
 from control_plane.web.work import Work
 from protocol.enrolment import Broker
-from protocol.errors import InvalidRequest, Unavailable
+from protocol.errors import Unavailable
 from protocol.identifiers import DeviceId
 from protocol.link import Address, Retry
 from protocol.reported import ReportedState
@@ -47,25 +46,6 @@ UNSETTLED_S: Final = 0.2
 FORGET_MS: Final = 30 * 24 * 3_600_000
 """Events and used tokens are kept for 30 days."""
 SAFE: Final = "safe = have: no backup command yet"
-
-
-def access(home: Path) -> Access:
-    """How the control plane at `home` is called. Raises `InvalidRequest` OUT-S150, OUT-S120."""
-    found = settings.read({}, home)
-    return Access(
-        f"https://{_bracketed(found.api_host)}:{found.api_port}",
-        found.fleet,
-        read_token(found),
-        Authority(found.ca, found.fleet).certificate("api-ca"),
-    )
-
-
-def read_token(of: Settings) -> str:
-    """The operator's token. Raises `InvalidRequest` OUT-A101 for whoever may not read it."""
-    try:
-        return of.operator_token.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise InvalidRequest("OUT-A101", f"{of.operator_token}: {error.strerror}") from error
 
 
 def now_ms() -> int:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from edge_agent import daemon
 from edge_agent import settings as settings_of
 from protocol.codec import encode
-from protocol.errors import Failed, InvalidRequest, OutriderError, Unavailable
-from protocol.telling import told
+from protocol.errors import InvalidRequest, OutriderError
+from protocol.telling import document, told
 
 INTERRUPTED: Final = 130
 USAGE: Final = 2
@@ -85,7 +85,7 @@ def run(
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """What runs here, why, and what to do next. Exit 0 normal, 8 look, 1 no model, 7 no agent."""
     from edge_agent.technician.door import ask
-    from edge_agent.technician.status import page
+    from edge_agent.technician.page import page
 
     answer = ask(settings_of.read(os.environ, home).paths.socket)
     shown = page(answer)
@@ -98,6 +98,9 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal cannot show is no failure
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -113,7 +116,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _misused(error, as_json)
     except OSError as error:
-        return _fail(_of_the_machine(error), as_json)
+        return _fail(daemon.of_the_machine(error), as_json)
 
 
 def _token(file: Path | None) -> str:
@@ -134,15 +137,6 @@ def _token(file: Path | None) -> str:
     return text.strip()
 
 
-def _of_the_machine(error: OSError) -> OutriderError:
-    why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    if error.errno == errno.ENOSPC:
-        return Unavailable("OUT-D201", why)
-    if isinstance(error, PermissionError):
-        return InvalidRequest("OUT-D405", why)
-    return Failed("OUT-D405", why, do="check the storage, or choose another folder with --home")
-
-
 def _misused(error: typer.TyperException, as_json: bool) -> int:
     text = error.format_message().rstrip(".")
     if text.startswith("Usage:"):
@@ -156,21 +150,14 @@ def _misused(error: typer.TyperException, as_json: bool) -> int:
 
 def _fail(error: OutriderError, as_json: bool) -> int:
     if as_json:
-        title = error.problem.title
-        body: dict[str, Any] = {
-            "type": error.problem.uri,
-            "status": error.problem.status,
-            "code": error.code,
-            "title": title[:1].upper() + title[1:],
-            "help": error.do,
-        }
-        if error.why:
-            body["detail"] = error.why
-        sys.stderr.write(json.dumps(body) + "\n")
+        sys.stderr.write(json.dumps(document(error)) + "\n")
     else:
         sys.stderr.write("\n".join(told(error)) + "\n")
     return error.problem.exit
 
 
-def _write(document: bytes) -> None:
-    sys.stdout.write(document.decode() + "\n")
+def _write(data: bytes) -> None:
+    """JSON is UTF-8, whatever the terminal speaks."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data + b"\n")
+    sys.stdout.buffer.flush()

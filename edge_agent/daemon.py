@@ -5,6 +5,7 @@ It stays for months on a device with little memory; the command line's libraries
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from edge_agent.settings import Settings, read
-from protocol.errors import OutriderError
+from protocol.errors import Failed, InvalidRequest, OutriderError, Unavailable
 from protocol.telling import told
 
 _LEVELS: Final = (logging.INFO, logging.DEBUG)
@@ -43,9 +44,25 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run_agent(settings)
     except OutriderError as error:
-        sys.stderr.write("\n".join(told(error)) + "\n")
-        return error.problem.exit
+        return _failed(error)
+    except OSError as error:
+        return _failed(of_the_machine(error))
     return 0
+
+
+def of_the_machine(error: OSError) -> OutriderError:
+    """What a device's storage refuses, in our words."""
+    why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno == errno.ENOSPC:
+        return Unavailable("OUT-D201", why)
+    if isinstance(error, PermissionError):
+        return InvalidRequest("OUT-D405", why)
+    return Failed("OUT-D405", why, do="check the storage, or choose another folder with --home")
+
+
+def _failed(error: OutriderError) -> int:
+    sys.stderr.write("\n".join(told(error)) + "\n")
+    return error.problem.exit
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def _ask(token: Token, body: bytes, timeout_s: float) -> EnrolAnswer:
     except ssl.SSLCertVerificationError as error:
         raise TrustError("OUT-T118", error.verify_message) from error
     except (OSError, http.client.HTTPException, socket.gaierror) as error:
-        raise Unavailable("OUT-N104", f"{token.u}: {_words(error)}") from error
+        raise Unavailable("OUT-N104", _words(error), place=token.u) from error
     finally:
         connection.close()
     if status != http.client.OK and status != http.client.CREATED:

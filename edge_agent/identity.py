@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
+
 from protocol.codec import decode
 from protocol.enrolment import MAX_ANSWER, Broker
 from protocol.errors import InvalidRequest, PeerError
@@ -109,3 +111,9 @@ def load(home: Path) -> Identity:
     if digest_of(root) != enrolled.root:
         raise InvalidRequest("OUT-D403", f"{ROOT} is not the one of the enrolment")
     return Identity(folder, enrolled, root)
+
+
+def certificate_until_ms(folder: Path) -> int:
+    """When this device's certificate expires. Raises `OSError`, `ValueError`."""
+    certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
+    return int(certificate.not_valid_after_utc.timestamp() * 1000)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
-from edge_agent.buffer import Outbox
 from protocol.reported import BufferState, ReportedState
+
+
+class States(Protocol):
+    """The part of the outbox that this needs."""
+
+    def put_state(self, state: ReportedState, now_ms: int) -> int: ...
 
 
 class Reporter:
     """Puts states into the outbox. Used by the supervisor's thread."""
 
-    def __init__(self, outbox: Outbox, interval_s: float) -> None:
+    def __init__(self, outbox: States, interval_s: float) -> None:
         self._outbox = outbox
         self._interval_s = interval_s
         self._last: ReportedState | None = None

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from protocol.errors import InvalidRequest
+
 DEFAULT_HOME: Final = Path("/var/lib/outrider")
 HOME_VARIABLE: Final = "OUTRIDER_AGENT_HOME"
 PORT_VARIABLE: Final = "OUTRIDER_AGENT_PORT"
@@ -101,13 +103,18 @@ def read(
     """Flags win over the environment, the environment over defaults.
 
     Without `home`, root uses `/var/lib/outrider`, anybody else `~/.outrider-agent`.
+    Raises `InvalidRequest` OUT-S120 for a port that is none.
     """
     fallback = DEFAULT_HOME if os.geteuid() == 0 else Path.home() / ".outrider-agent"
     chosen = home or Path(environment.get(HOME_VARIABLE) or fallback)
     chosen = chosen.expanduser().absolute()
+    try:
+        named = int(environment.get(PORT_VARIABLE, "8500"))
+    except ValueError as error:
+        raise InvalidRequest("OUT-S120", f"{PORT_VARIABLE}: {error}") from error
     return Settings(
         paths=Paths(chosen, _run_folder(chosen)),
-        port=port if port is not None else int(environment.get(PORT_VARIABLE, "8500")),
+        port=port if port is not None else named,
         broker=broker,
     )
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import zstandard
-from cryptography import x509
 
 from edge_agent.act import Actor
 from edge_agent.buffer import Outbox
@@ -22,7 +21,7 @@ from edge_agent.clock import Clock
 from edge_agent.collector import Collector
 from edge_agent.disk import Disk
 from edge_agent.fetch import Fetcher
-from edge_agent.identity import CERTIFICATE, Identity, load
+from edge_agent.identity import Identity, certificate_until_ms, load
 from edge_agent.inbox import Inbox
 from edge_agent.link import Link
 from edge_agent.orders import Orders
@@ -137,7 +136,7 @@ def build(settings: Settings, identity: Identity) -> Parts:
             compress=zstandard.ZstdCompressor(level=_LEVEL).compress,
             resend_s=intervals.resend,
         ),
-        certificate_until_ms=_certificate_until_ms(identity.folder / CERTIFICATE),
+        certificate_until_ms=certificate_until_ms(identity.folder),
     )
 
 
@@ -162,11 +161,6 @@ def _address(settings: Settings, identity: Identity) -> Address:
         return replace(identity.broker, host=host, port=int(port))
     except ValueError as error:
         raise InvalidRequest("OUT-S120", f"--broker {settings.broker}: {error}") from error
-
-
-def _certificate_until_ms(path: Path) -> int:
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    return int(certificate.not_valid_after_utc.timestamp() * 1000)
 
 
 def _lock(path: Path) -> int:

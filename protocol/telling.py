@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 from protocol.errors import OutriderError
 
 WIDTH = 80
 _MARGIN = " " * 7
+
+
+def document(error: OutriderError) -> dict[str, Any]:
+    """The same for programs: problem details (RFC 9457)."""
+    problem = error.problem
+    said = {
+        "type": problem.uri,
+        "status": problem.status,
+        "code": problem.code,
+        "title": problem.title[:1].upper() + problem.title[1:],
+        "help": error.do,
+    }
+    detail = ": ".join(part for part in (error.place, error.why) if part)
+    return {**said, "detail": detail} if detail else said
 
 
 def told(error: OutriderError) -> tuple[str, ...]:

@@ -45,6 +45,13 @@ def size(count: float | None) -> str:
     return f"{int(count)} B"
 
 
+def size_of(part: float, whole: float) -> str:
+    """ "0.88 of 1.26 MB", "21.0 kB of 32.0 MB": one unit is said once."""
+    left, right = size(part), size(whole)
+    number, _, unit = left.partition(" ")
+    return f"{number if right.endswith(f' {unit}') else left} of {right}"
+
+
 def moment(at_ms: int | None, now_ms: int) -> str:
     """ "3 min ago" below seven days, else "3 Nov 08:14 UTC" (another year is said)."""
     if not at_ms:
@@ -60,6 +67,11 @@ def date(at_ms: int, now_ms: int) -> str:
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
     year = "" if at.year == datetime.fromtimestamp(now_ms / 1000, UTC).year else f" {at.year}"
     return f"{at.day} {at:%b}{year} {at:%H:%M} UTC"
+
+
+def day(at_ms: int, now_ms: int) -> str:
+    """ "3 Nov", "3 Nov 2027": another year is said."""
+    return date(at_ms, now_ms).rsplit(" ", 2)[0]
 
 
 def clock(at_ms: int, now_ms: int) -> str:

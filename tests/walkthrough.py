@@ -146,7 +146,7 @@ def agrees(shown: tuple[str, ...], seen: str) -> bool:
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in lines)) is not None
 
 
-# --- one shell --------------------------------------------------------------------------------------
+# --- one shell ----------------------------------------------------------------------------------
 
 
 class Shell:
@@ -197,7 +197,7 @@ class Shell:
     def _run(self, command: Command) -> None:
         until = time.monotonic() + LIMIT_S
         while True:
-            seen, code = self._once(command, until)
+            seen, code = self._once(command)
             if code == command.exit and (not command.shown or agrees(command.shown, seen)):
                 return
             if not command.only_looks or time.monotonic() > until:
@@ -208,7 +208,8 @@ class Shell:
                 )
             time.sleep(LOOK_S * 10)
 
-    def _once(self, command: Command, until: float) -> tuple[str, int | None]:
+    def _once(self, command: Command) -> tuple[str, int | None]:
+        until = time.monotonic() + LIMIT_S
         line = command.line
         for text, other in self._replaced.items():
             line = re.sub(rf"\b{re.escape(text)}\b", other, line)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from control_plane.cli import asking, screen
+from control_plane.cli import asking, screen, showing
 from control_plane.client import Client, segment
 from control_plane.settings import Settings
 from control_plane.signing import keys
@@ -47,7 +47,7 @@ def review_and_sign(
         {int(number): text.encode() for number, text in metadata["roots"].items()},
         {role: text.encode() for role, text in metadata["roles"].items()},
         draft["metadata"].encode(),
-        datetime.now(UTC),
+        datetime.fromtimestamp(showing.now_ms() / 1000, UTC),
     )
     _require_only(review, reference)
     for difference in review.differences:

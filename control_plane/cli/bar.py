@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from control_plane.cli import screen
-from protocol.wording import duration, share, size
+from protocol.wording import duration, share
 
 CELLS: Final = 20
 _CLEAR: Final = "\r\x1b[K"
@@ -56,10 +56,3 @@ def drawn(
     if seconds >= 1 and 0 < done < total:
         line += f"  {duration(seconds * (total - done) / done + 1)} left"
     return line
-
-
-def of_size(done: int, total: int) -> str:
-    """ "0.88 of 1.26 MB": the unit once where it is the same."""
-    left, right = size(done), size(total)
-    number, _, unit = left.partition(" ")
-    return f"{number if right.endswith(unit) else left} of {right}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +11,13 @@ import typer
 
 from control_plane import settings as configuration
 from control_plane.cli import screen, showing
-from control_plane.cli.approving import review_and_sign
-from control_plane.cli.bar import Bar, of_size
+from control_plane.cli.bar import Bar
 from control_plane.cli.commands import AsJson, Cursor, Home, Yes, command, connect, group
 from control_plane.client import segment
 from protocol.codec import to_wire
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_hex, model_version, short
-from protocol.wording import date, share, size
+from protocol.wording import date, rfc3339, share, size, size_of
 
 app = group("Versions of models: from a file to approval.")
 
@@ -61,7 +59,7 @@ def build(
     sources = tuple(
         Source(*each.rpartition("@")[::2]) if "@" in each else Source(each) for each in data or []
     )
-    created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    created = rfc3339(showing.now_ms() // 1000 * 1000)
     built = make(
         onnx,
         rows,
@@ -102,7 +100,7 @@ def push(
             for block in pack(bundle):
                 packed.write(block)
             packed.flush()
-            with Bar("upload", of_size) as sent:
+            with Bar("upload", size_of) as sent:
                 operation = client.upload("bundles", Path(packed.name), sent)
         with Bar("checks") as checked:
             result = client.wait(operation, checked)
@@ -129,6 +127,8 @@ def approve(
     as_json: AsJson = False,
 ) -> None:
     """Verify with your own TUF client what your signature would allow, then sign."""
+    from control_plane.cli.approving import review_and_sign
+
     settings = configuration.read(os.environ, home)
     # The development key lies on this machine without a password: asking would protect nothing.
     ask = not yes and not (settings.dev and key is None)

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
+from control_plane.access import access
 from control_plane.cli import screen
 from control_plane.client import Client
 from control_plane.settings import HOME_VARIABLE, read
-from control_plane.wiring import access
 
 Home = Annotated[
     Path | None,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from control_plane.cli import showing
 from protocol.identifiers import short
-from protocol.wording import UNKNOWN, date, duration, moment
+from protocol.wording import UNKNOWN, date, day, duration, moment
 
 COLUMNS: Final = ("DEVICE", "STATE", "RUNS", "SINCE", "LINK", "WHY")
 _NOW_S: Final = 90
@@ -83,12 +83,12 @@ def _origin(model: Body, reported: Body) -> str:
 
 
 def _records(records: Body) -> str:
-    stored = sum(records["stored"].values())
+    answers = records["stored"].get("inference", 0)
     missing = sum(each["hi"] - each["lo"] + 1 for each in records["missing"])
     lost = sum(each["hi"] - each["lo"] + 1 for each in records["missing"] if each["lost"])
     if not missing:
-        return f"{stored:,}, none missing"
-    return f"{stored:,}, {missing - lost:,} windows still expected, {lost:,} lost"
+        return f"{answers:,} answers, none missing"
+    return f"{answers:,} answers, {missing - lost:,} windows still expected, {lost:,} lost"
 
 
 def _reported(state: Body | None) -> Iterator[tuple[str, str]]:
@@ -127,7 +127,7 @@ def _age(text: str | None, now_ms: int) -> str:
     at = showing.moment_ms(text)
     if at is None:
         return UNKNOWN
-    return showing.day(at, now_ms) if now_ms - at >= _WEEK_MS else _coarse(at, now_ms)
+    return day(at, now_ms) if now_ms - at >= _WEEK_MS else _coarse(at, now_ms)
 
 
 def _coarse(at_ms: int, now_ms: int) -> str:

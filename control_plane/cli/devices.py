@@ -13,6 +13,7 @@ from control_plane.cli.commands import AsJson, Cursor, Home, Why, command, conne
 from control_plane.client import Client, segment
 from protocol.errors import InvalidRequest
 from protocol.identifiers import model_version
+from protocol.wording import day
 
 app = group("Devices of the fleet.")
 
@@ -98,7 +99,7 @@ def pin(
             showing.document(answer)
             return
         document = _document(client, name)
-    ends = f" until {showing.day(int(end.timestamp() * 1000), now_ms)}" if end else ""
+    ends = f" until {day(int(end.timestamp() * 1000), now_ms)}" if end else ""
     screen.result(f"pinned 1 device (document {document}); wins over rollouts{ends}")
 
 
@@ -169,8 +170,8 @@ def _moment(text: str, now_ms: int) -> datetime:
         pass
     try:
         # 2000 is a leap year: 29feb is a day; whether there is one is seen below.
-        day = datetime.strptime(f"{text} 2000", "%d%b %Y").replace(tzinfo=UTC)
-        at = day.replace(year=now.year)
+        found = datetime.strptime(f"{text} 2000", "%d%b %Y").replace(tzinfo=UTC)
+        at = found.replace(year=now.year)
         return at if at > now else at.replace(year=now.year + 1)
     except ValueError as error:
         wanted = "1dec, 2026-12-01, 14d or 6h"

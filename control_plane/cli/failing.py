@@ -12,9 +12,8 @@ import typer
 
 from control_plane.cli import screen
 from control_plane.client import Answered
-from control_plane.web import problems
 from protocol.errors import Failed, InvalidRequest, OutriderError
-from protocol.telling import told
+from protocol.telling import document, told
 
 USAGE: Final = 2
 
@@ -22,7 +21,7 @@ USAGE: Final = 2
 def fail(error: OutriderError, *, as_json: bool) -> int:
     """Say it on stderr; the exit code."""
     if as_json:
-        body = error.document if isinstance(error, Answered) else problems.body(error)
+        body = error.document if isinstance(error, Answered) else document(error)
         sys.stderr.write(json.dumps(body) + "\n")
         return error.problem.exit
     for number, line in enumerate(told(error)):

@@ -12,9 +12,7 @@ import typer
 
 from control_plane.cli import screen, showing
 from control_plane.cli.commands import AsJson, Home
-from control_plane.init import API_PORT, BROKER_PORT, init_dev
-from control_plane.init import init as init_offline
-from control_plane.settings import find_home, read
+from control_plane.settings import API_PORT, BROKER_PORT, find_home, read
 
 
 def init(
@@ -28,6 +26,9 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make keys, certificates and settings of a new control plane."""
+    from control_plane.init import init as init_offline
+    from control_plane.init import init_dev
+
     place = find_home(os.environ, home)
     if not dev:
         init_offline(place)

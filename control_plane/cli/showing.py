@@ -7,7 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from control_plane.cli import screen
@@ -81,13 +81,6 @@ def shortened(text: str, width: int) -> str:
 def moment_ms(text: str | None) -> int | None:
     """RFC 3339 to Unix milliseconds."""
     return int(datetime.fromisoformat(text).timestamp() * 1000) if text else None
-
-
-def day(at_ms: int, now_ms: int) -> str:
-    """ "3 Nov", "3 Nov 2027": another year is said."""
-    at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    year = "" if at.year == datetime.fromtimestamp(now_ms / 1000, UTC).year else f" {at.year}"
-    return f"{at.day} {at:%b}{year}"
 
 
 def now_ms() -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from control_plane.access import access
 from control_plane.broker import control_identity
 from control_plane.client import Client
 from control_plane.demo.cable import Cable
@@ -25,7 +26,6 @@ from control_plane.fleet.authority import Authority
 from control_plane.link import Link
 from control_plane.settings import Settings, read
 from control_plane.up import PID, end_orphan
-from control_plane.wiring import access
 from protocol.errors import Failed, OutriderError
 from protocol.link import Address
 

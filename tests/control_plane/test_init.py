@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from control_plane import settings as configuration
+from control_plane.access import access
 from control_plane.init import init, init_dev
 from control_plane.up import PID, end_orphan
-from control_plane.wiring import access
 from protocol.errors import InvalidRequest
 
 

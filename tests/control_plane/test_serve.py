@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.access import access
 from control_plane.client import Client
 from control_plane.init import init_dev
 from control_plane.settings import Settings
-from control_plane.wiring import access, now_ms
+from control_plane.wiring import now_ms
 from edge_agent.enrol import enrol
 from protocol.errors import InvalidRequest, OutriderError, Unavailable
 from tests.fakes.bundles import make_bundle

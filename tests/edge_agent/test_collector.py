@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.buffer import Outbox
 from edge_agent.collector import Collector
-from edge_agent.runner.views import Load, RunnerFailed, RunnerView, Take
+from edge_agent.runner.views import Load, ModelWindows, Role, RunnerFailed, RunnerView, Take
 from tests.fakes.telemetry import BUNDLE, MANIFEST, MODEL, take
 
 
@@ -18,7 +18,7 @@ class Runner:
     """Keeps a take until it is acknowledged, like the real one."""
 
     name: str
-    role: str = "serving"
+    role: Role = "serving"
     answers: int = 0
     seq: int = 0
     pending: int = 0
@@ -47,8 +47,9 @@ class Pool:
                 found.gone = True
         if not found.pending and found.answers:
             found.pending, found.answers, found.seq = found.answers, 0, found.seq + 1
-        windows = take(found.seq, found.pending, runner=runner).windows if found.pending else ()
-        return Take(runner, found.seq, tuple(windows), final=found.role == "draining")
+        counted = take(found.seq, found.pending, runner=runner).windows if found.pending else ()
+        windows = tuple(ModelWindows(w.model, w.digest, w.inference, w.drift) for w in counted)
+        return Take(runner, found.seq, windows, final=found.role == "draining")
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ def test_the_order_of_arrival_does_not_matter(order, tmp_path_factory):
     for topic in topics:
         world.bring(topic)
     world.connect()
+    assert world.orders.document is not None
     assert world.orders.document.version == 1
     assert list(world.orders.plans) == ["digits"]
 
@@ -210,6 +211,59 @@ def test_an_inconsistent_set_is_asked_for_again_after_a_while(world):
     assert not world.orders.again(0.0)
     assert world.orders.again(5.0)
     assert not world.orders.again(5.0)
+
+
+def test_what_was_in_force_all_along_ends_a_refusal(world):
+    world.connect()
+    for topic in (DOCUMENT, TOPICS.deny, TOPICS.tuf("timestamp")):
+        world.orders.on_message(topic, b"9" * 70_000)
+    world.orders.settle((), 0.0)
+    assert set(world.orders.refused) == {"document", "deny list", "metadata"}
+    # Said once and retained nowhere: only asking again brings what is.
+    assert world.orders.doubted == {DOCUMENT, TOPICS.deny, TOPICS.tuf("timestamp")}
+    assert world.orders.again(5.0)
+    world.bring(*world.orders.doubted)
+    assert world.orders.refused == {}
+    assert not world.orders.again(1_000.0)
+
+
+def test_what_never_fits_what_is_signed_is_reported_until_it_does(world):
+    world.connect()
+    world.fleet.later(minutes=5)
+    plan = world.fleet.plan("digits", world.fleet.approve("digits/v2"), LEEDS)
+    world.fleet.publish()
+    deny = world.fleet.broker[TOPICS.deny]
+    for topic in (TOPICS.plan("digits"), TOPICS.deny):
+        world.fleet.broker[topic] = b"tampered"
+        world.orders.on_message(topic, b"tampered")
+    for role in ("timestamp", "snapshot", "models", "rollouts"):
+        world.bring(TOPICS.tuf(role))
+    assert world.orders.refused == {}, "they may still meet"
+    world.orders.settle((), 5.0)
+    refused = {what: each.code for what, each in world.orders.refused.items()}
+    assert refused == {"plan-digits": "OUT-T106", "deny list": "OUT-T106"}
+    world.fleet.broker |= {TOPICS.plan("digits"): plan, TOPICS.deny: deny}
+    world.bring(TOPICS.plan("digits"), TOPICS.deny)
+    assert world.orders.refused == {}
+
+
+def test_a_role_that_never_fits_is_reported_and_asked_for_again_and_again(world):
+    world.connect()
+    world.fleet.later(minutes=5)
+    world.fleet.approve("digits/v2")
+    world.fleet.publish()
+    honest = world.fleet.broker[TOPICS.tuf("models")]
+    world.fleet.broker[TOPICS.tuf("models")] = honest[:-1]
+    roles = [TOPICS.tuf(role) for role in ("timestamp", "snapshot", "models")]
+    world.bring(*roles)
+    for now_s in (5.0, 20.0, 60.0):
+        world.orders.settle((), now_s)
+        assert world.orders.refused["metadata"].code == "OUT-T109"
+        assert world.orders.again(now_s)
+        world.bring(*roles)
+    world.fleet.broker[TOPICS.tuf("models")] = honest
+    world.bring(*roles)
+    assert world.orders.refused == {}
 
 
 def test_other_topics_are_not_its_own(world):

@@ -22,10 +22,10 @@ STATE = ReportedState(
 
 
 class Outbox:
-    def __init__(self):
-        self.states = []
+    def __init__(self) -> None:
+        self.states: list[ReportedState] = []
 
-    def put_state(self, state, now_ms):
+    def put_state(self, state: ReportedState, now_ms: int) -> int:
         self.states.append(state)
         return len(self.states)
 

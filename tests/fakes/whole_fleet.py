@@ -169,6 +169,16 @@ class Operator:
         goal = answering.tally.answered + answers
         wait_until(lambda: answering.tally.answered >= goal, "more answers", LIMIT_S, 0.02)
 
+    def until_serves(self, device: Device, bundle: BundleOnDisk) -> None:
+        """By the device's own word, now: the control plane may still show what it heard before."""
+
+        def serves() -> bool:
+            status = self.fleet.status(device) or {}
+            model = status.get("state", {}).get("models", {}).get(MODEL, {})
+            return bool(model.get("current") == model.get("serving") == bundle.digest)
+
+        self.until(device, serves, f"serving {bundle.version}")
+
     def stored(self, device: Device) -> int:
         """Answers of one device that the control plane has."""
         found = self.fleet.client.get("records")["devices"]

@@ -1,0 +1,264 @@
+"""What a technician reads first: one line that says how the device is, then why, then what to do.
+
+Pure: `Status` in, lines and an exit code out. 0 normal, 8 needs a look, 1 no working model.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from edge_agent.technician.status import Status
+from protocol.identifiers import Digest, short, split_device_id
+from protocol.problems import problem
+from protocol.reported import ModelState, Outcome
+from protocol.wording import clock, day, duration, share, size, size_of
+
+NORMAL: Final = 0
+NO_MODEL: Final = 1
+LOOK: Final = 8
+
+_WIDTH: Final = 80
+_LABEL: Final = 12
+_LEFT: Final = 18
+"""Of two facts on one line, columns of the first."""
+_COMING: Final = ("fetching", "staged", "probing", "standby")
+_CLOCKS: Final = {"floor": "not synchronised", "wall clock (development)": "wall clock (dev)"}
+_ORIGINS: Final = {
+    "technician": "pinned here",
+    "pin": "pinned by an operator",
+    "stable": "stable",
+    "ended": "its rollout was aborted",
+    "fallback": "signed fallback",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    lines: tuple[str, ...]
+    exit: int
+
+
+def page(status: Status) -> Page:
+    """All that a technician is told. The worst model decides the exit code."""
+    if not status.state.facts.arch:
+        return Page((f"* {_who(status)}: starting", _row("next", "look again in a second")), LOOK)
+    lines: list[str] = []
+    exits = [LOOK] if status.state.refused else []
+    for model, state in sorted(status.state.models.items()):
+        headline, code = _headline(status, model, state)
+        lines += textwrap.wrap(headline, _WIDTH, subsequent_indent="  ")
+        lines += _model(status, model, state)
+        exits.append(code)
+    if not status.state.models:
+        lines.append(f"! {_who(status)}: no model is assigned")
+        exits.append(LOOK)
+    lines += _device(status)
+    worst = NO_MODEL if NO_MODEL in exits else max(exits)
+    lines.append(_row("next", _next(status, worst)))
+    return Page(tuple("\n".join(lines).splitlines()), worst)
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def _headline(status: Status, model: str, state: ModelState) -> tuple[str, int]:
+    """The first line of one model, and its exit code."""
+    who = _who(status)
+    if state.serving is None:
+        return f"! {who}: no working model for {model}", NO_MODEL
+    name = _name(status, state.serving)
+    if state.phase == "probation":
+        marks = share(state.guards.marks, state.guards.of) if state.guards else "0 of 10"
+        return f"* {who}: {name} on probation, {marks} marks, within limits", LOOK
+    failed = _failed(state)
+    if failed is not None:
+        return f"! {who}: {_name(status, failed.digest)} failed here; {name} runs again", LOOK
+    since = ""
+    if state.since_ms:
+        age = duration((status.now_ms - state.since_ms) / 1000)
+        since = f" since {clock(state.since_ms, status.now_ms)} ({age})"
+    if not status.link.connected:
+        lost = status.link.since_ms
+        gone = f" for {duration((status.now_ms - lost) / 1000)}" if lost else ""
+        return f"! {who}: {name} runs normally; no link{gone}", LOOK
+    if state.committed_unexercised:
+        return f"* {who}: {name} runs{since}, too little traffic to judge it", LOOK
+    if state.waiting:
+        waits = _name(status, state.target) if state.target else "something newer"
+        return f"* {who}: {name} runs normally{since}; {waits} waits", LOOK
+    return f"* {who}: {name} runs normally{since}", NORMAL
+
+
+def _model(status: Status, model: str, state: ModelState) -> Iterator[str]:
+    failed = _failed(state)
+    if failed is not None and failed.reason:
+        yield _row("why", f"{failed.reason} {failed.detail}")
+    else:
+        yield _row("why", _why(status, state))
+    yield from _answers(status, model)
+    if state.phase in _COMING and state.target:
+        frames = state.progress
+        progress = f", {share(frames.frames, frames.of)} frames" if frames else ""
+        yield _row("coming", f"{_name(status, state.target)}, {state.phase}{progress}")
+    if state.phase == "probation":
+        yield from _probation(status, state)
+    if state.waiting:
+        yield _row("waiting", f"{state.waiting} {state.waiting_detail}")
+    for digest, note in sorted(state.notes.items()):
+        if note.reason is None:
+            continue
+        name = _name(status, digest)
+        if failed is None or failed.digest != digest:
+            yield _row("why not", f"{name}: {note.reason} {note.detail}")
+        if note.definite:
+            yield _row("deny", f"{name} will not start here again; an operator lifts this:")
+            yield _row("", f"outrider device allow {_who(status)} {name}")
+
+
+def _failed(state: ModelState) -> Outcome | None:
+    """How the last trial ended, if it is why something older runs."""
+    last = state.last
+    if last is None or last.result not in ("rejected", "rolled_back"):
+        return None
+    return last if last.digest in state.notes and last.digest != state.serving else None
+
+
+def _why(status: Status, state: ModelState) -> str:
+    if state.origin == "rollout":
+        origin = f"rollout {state.rollout}"
+    else:
+        origin = _ORIGINS.get(state.origin, "nothing is assigned: keeps what runs")
+    planned = state.origin in ("rollout", "stable", "ended") and state.plan_number
+    why = f"plan {state.plan_number}: {origin}" if planned else origin
+    if state.returns_to and state.returns_to != state.serving:
+        why += f"     returns to {_name(status, state.returns_to)}"
+        if state.return_needs_download:
+            why += ", which needs a download"
+    return why
+
+
+def _answers(status: Status, model: str) -> Iterator[str]:
+    answers = status.answers.get(model)
+    if answers is None or not answers.answers + answers.errors:
+        return
+    parts = []
+    if answers.per_minute is not None:
+        parts.append(f"{answers.per_minute:,.0f}/min")
+    if answers.p95_s is not None:
+        parts.append(f"p95 {answers.p95_s * 1000:.1f} ms")
+    errors = share(answers.errors, answers.answers + answers.errors)
+    parts.append(f"errors {errors} since it was loaded")
+    yield _row("answers", "   ".join(parts))
+
+
+def _probation(status: Status, state: ModelState) -> Iterator[str]:
+    if state.guards is not None:
+        watched = f"confidence and classes: {state.guards.confidence}"
+        yield _row("limits", f"{state.guards.requests:,} answers   {watched}")
+    if state.returns_to:
+        yield _row(
+            "if broken", f"{_name(status, state.returns_to)} returns by itself, also offline"
+        )
+
+
+# --- the device ---------------------------------------------------------------------------------
+
+
+def _device(status: Status) -> Iterator[str]:
+    state, now_ms = status.state, status.now_ms
+    buffered = (
+        f"{state.buffer.records:,} records, {size_of(state.buffer.bytes, state.buffer.limit_bytes)}"
+    )
+    if status.link.connected:
+        since = duration((now_ms - status.link.since_ms) / 1000)
+        yield _pair("link", f"connected {since}", "buffer", buffered)
+    else:
+        yield _row("link", f"{status.link.address} {status.link.why or 'not connected yet'}")
+        yield _row("buffer", buffered)
+    basis = _CLOCKS.get(state.clock, state.clock)
+    trust = _trust(state.trust.fresh_until, now_ms)
+    if trust.startswith("expired"):
+        yield _row("clock", basis)
+        yield _row("trust", trust)
+    else:
+        yield _pair("clock", basis, "trust", trust)
+    until_ms = status.certificate_until_ms
+    certificate = _until(until_ms, now_ms) if until_ms else "unknown"
+    yield _pair("cert", certificate, "disk", f"{size(state.disk_free_bytes)} free")
+    for refused in state.refused:
+        yield _row("refused", f"{refused.what}: {refused.code} {refused.detail}")
+    if state.dev:
+        yield _row("dev mode", "local keys, short intervals, no thrash guard: not for production")
+
+
+def _trust(fresh_until: str, now_ms: int) -> str:
+    if not fresh_until:
+        return "nothing yet"
+    until_ms = int(datetime.fromisoformat(fresh_until).timestamp() * 1000)
+    if until_ms <= now_ms:
+        return f"expired {day(until_ms, now_ms)}: nothing new can start, all else goes on"
+    return f"fresh for {duration((until_ms - now_ms) / 1000)}"
+
+
+def _until(at_ms: int, now_ms: int) -> str:
+    """ "12 Jan 2027": here the year is always said."""
+    return day(at_ms, 0) if at_ms > now_ms else f"expired {day(at_ms, 0)}"
+
+
+def _next(status: Status, exit_code: int) -> str:
+    if exit_code == NORMAL:
+        return "nothing to do"
+    state = status.state
+    if not state.models:
+        return "an operator starts a rollout that includes this device"
+    if not status.link.connected:
+        return "give it network for a minute"
+    codes = [refused.code for refused in state.refused]
+    codes += [model.waiting for model in state.models.values() if model.waiting]
+    if codes:
+        return problem(codes[0]).help
+    if any(model.phase == "probation" for model in state.models.values()):
+        return "wait: it stays, or the one before returns by itself"
+    if any(_failed(model) for model in state.models.values()):
+        return "tell an operator; nothing is to be done here"
+    if any(model.committed_unexercised for model in state.models.values()):
+        return "look at its answers: there were too few to judge it by"
+    return "look at the lines above"
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def _who(status: Status) -> str:
+    try:
+        return split_device_id(status.device)[1]
+    except ValueError:
+        return status.device
+
+
+def _name(status: Status, digest: Digest) -> str:
+    return status.versions.get(digest, short(digest))
+
+
+def _pair(title: str, left: str, second: str, right: str) -> str:
+    """Two facts on one line where there is room."""
+    gap = max(2, _LEFT - len(left))
+    text = f"{left}{' ' * gap}{second:<6} {right}"
+    if _LABEL + len(text) <= _WIDTH:
+        return f"{title:<{_LABEL}}{text}"
+    return f"{_row(title, left)}\n{_row(second, right)}"
+
+
+def _row(title: str, text: str) -> str:
+    return textwrap.fill(
+        text.rstrip(),
+        _WIDTH,
+        initial_indent=f"{title:<{_LABEL}}",
+        subsequent_indent=" " * _LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
