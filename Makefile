@@ -6,7 +6,7 @@ READY := .venv/.stamp
 BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQUITTO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint docs bench clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -22,6 +22,9 @@ lint: $(READY) ## format, style, types, and who may import whom
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY) ## write the pages of docs/reference that are made from the code
+	@$(BIN)/python scripts/reference.py
 
 bench: $(READY) ## one measurement: make bench NAME=fanout
 	@test -f "tests/bench/$(NAME).py" || { echo "make bench NAME=x, where x is one of:" \

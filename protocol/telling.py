@@ -27,7 +27,7 @@ def document(error: OutriderError) -> dict[str, Any]:
 
 def told(error: OutriderError) -> tuple[str, ...]:
     """Lines: headline, the place in what was given, `why` unless the headline says it, `do`."""
-    lines = [f"error[{error.code}]: {error.headline}"]
+    lines = _wrapped("", f"error[{error.code}]: {error.headline}", "  ")
     lines += [f"  {line}" for line in error.excerpt]
     if error.why and error.why not in error.headline:
         lines += _wrapped("  why: ", error.why)
@@ -36,13 +36,13 @@ def told(error: OutriderError) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _wrapped(label: str, text: str) -> list[str]:
+def _wrapped(label: str, text: str, margin: str = _MARGIN) -> list[str]:
     """Within 80 columns as far as words allow it: addresses and paths stay whole."""
     return textwrap.wrap(
         text,
         WIDTH,
         initial_indent=label,
-        subsequent_indent=_MARGIN,
+        subsequent_indent=margin,
         break_long_words=False,
         break_on_hyphens=False,
     )

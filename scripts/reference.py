@@ -566,7 +566,7 @@ def _intervals(usual: Any, development: Any) -> str:
 
 
 ROLLOUT: Final = {
-    "version": "`model/version`; required",
+    "version": "`model/version`",
     "model": "may stand apart from the version",
     "kind": "`rollout`, if you like to say so",
     "to": "`all`, or a selector like `site = leeds and not line`",
@@ -596,7 +596,11 @@ def _rollout_default(name: str, value: Any) -> str:
     if hasattr(value, "text"):
         phases = ", ".join(phase.replace("_", " ") for phase in value.phases)
         return f"{phases} {value.text} of {value.denominator}, from {value.min_completed} devices"
-    return "" if value is None or value is dataclasses.MISSING else _shown_default(value)
+    if name in ("version", "model", "kind"):
+        return "required" if name == "version" else "none"
+    if isinstance(value, int | float):
+        return _code(f"{value:g} s")
+    return _shown_default(value)
 
 
 def _shown_default(value: Any) -> str:

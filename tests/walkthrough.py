@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Final, Self
 
 AT_THE_END: Final = "<!-- at the end -->"
-LIMIT_S: Final = 60.0
+LIMIT_S: Final = 30.0
 LOOK_S: Final = 0.05
 ONLY_LOOKS: Final = (
     "curl -s ",

@@ -51,6 +51,7 @@ def build(
     from control_plane.catalog.report import report
     from protocol.members import Source
 
+    _require(onnx, samples)
     try:
         with np.load(samples, allow_pickle=False) as arrays:
             rows = {name: arrays[name] for name in arrays.files}
@@ -95,6 +96,7 @@ def push(
     """Upload a bundle. It reaches no device before approvers have signed it."""
     from control_plane.catalog.archive import pack
 
+    _require(bundle)
     with connect(home) as client:
         with tempfile.NamedTemporaryFile(suffix=".tar") as packed:
             for block in pack(bundle):
@@ -203,6 +205,13 @@ def show(reference: Reference, home: Home = None, as_json: AsJson = False) -> No
         lines.append(("about", card["description"]))
     for label, text in lines:
         showing.line(label, text, width=showing.WIDE_LABEL)
+
+
+def _require(*files: Path) -> None:
+    """Raises `InvalidRequest` OUT-S110."""
+    for file in files:
+        if not file.exists():
+            raise InvalidRequest("OUT-S110", f"no file named {file}", do="check the path")
 
 
 def _split(reference: str) -> tuple[str, str]:

@@ -181,7 +181,8 @@ def _moment(text: str, now_ms: int) -> datetime:
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise InvalidRequest("OUT-S120", f"--label {text}: it is key=value")
+        do = "for instance --label site=leeds"
+        raise InvalidRequest("OUT-S120", f"--label {text}: it is key=value", do=do)
     return key, value
 
 

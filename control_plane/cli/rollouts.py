@@ -13,6 +13,7 @@ import typer
 from control_plane.cli import asking, screen, showing
 from control_plane.cli.commands import AsJson, Home, Why, Yes, command, connect, group
 from control_plane.cli.frames import frame
+from control_plane.cli.showing import plural
 from control_plane.cli.written import Written
 from control_plane.client import Answered, Client, segment
 from protocol.errors import InvalidRequest
@@ -61,7 +62,7 @@ def start(
             raise typer.Exit(CHANGES)
         first, targeted = preview["waves"][0]["devices"], preview["targeted"]
         asking.confirm(
-            f"Wave 1 touches {first:,} devices now, all waves up to {targeted:,}.",
+            f"Wave 1 touches {plural(first, 'device')} now, all waves up to {targeted:,}.",
             targeted,
             whole_fleet=preview["matched"] >= client.get("devices", limit=1)["count"],
             yes=yes,
@@ -123,7 +124,7 @@ def abort(
         activated = client.get(f"rollouts/{segment(name)}")["counts"]["activated"]
         fleet = client.get("devices", limit=1)["count"]
     asking.confirm(
-        f"{activated:,} devices that activated it go back.",
+        f"{plural(activated, 'device')} that activated it will go back.",
         activated,
         whole_fleet=activated >= fleet,
         yes=yes,

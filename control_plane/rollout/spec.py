@@ -225,7 +225,7 @@ def _waves(value: object) -> tuple[WaveSpec, ...]:
         for size in ("devices", "percent"):
             before, now = getattr(earlier, size), getattr(later, size)
             if before is not None and now is not None and now <= before:
-                raise _wrong(f"waves[{n}]", "is larger than the one before: sizes are cumulative")
+                raise _wrong(f"waves[{n}]", "must be larger than the one before: cumulative")
         if earlier.everyone:
             raise _wrong(f"waves[{n}]", "comes after everyone")
     return waves

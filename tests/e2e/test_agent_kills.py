@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from control_plane.demo.fleet import Device, Fleet, wait_until
+from control_plane.demo.fleet import Device, wait_until
 from control_plane.demo.traffic import Application
 from edge_agent.disk import Disk
 from edge_agent.journal import Note
@@ -18,6 +18,7 @@ from tests.fakes.callers import call, inference
 from tests.fakes.whole_fleet import (
     LIMIT_S,
     MODEL,
+    FleetHere,
     Operator,
     application,
     ready,
@@ -34,7 +35,7 @@ HANGS = (10.0, 0.0, 0.0, 0.0)
 @pytest.fixture(scope="module")
 def operator() -> Iterator[Operator]:
     """A fleet with v1 as its stable version; each test starts the one device that it is about."""
-    with short_folder() as folder, Fleet(folder) as fleet:
+    with short_folder() as folder, FleetHere(folder) as fleet:
         fleet.initialise()
         fleet.start_control_plane()
         fleet.enrol({"x": ("k-1", "k-2", "k-3")})

@@ -14,50 +14,34 @@ import os
 import random
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from control_plane.demo.fleet import START_S, Device, Fleet, wait_until
+from control_plane.demo.fleet import Device
 from control_plane.fleet.devices import document_of
 from control_plane.rollout.plan import terms
-from control_plane.serve import running
-from control_plane.up import broker_of
-from control_plane.wiring import ControlPlane, now_ms
+from control_plane.wiring import now_ms
 from protocol import codec
 from protocol.plan import Plan
 from protocol.topics import Topics, shard_of
-from tests.fakes.whole_fleet import MODEL, Operator, application, ready, runners, short_folder
+from tests.fakes.whole_fleet import (
+    MODEL,
+    FleetHere,
+    Operator,
+    application,
+    ready,
+    runners,
+    short_folder,
+)
 
 pytestmark = pytest.mark.e2e
 
 Change = Callable[[bytes], bytes]
 UNKNOWN = "teleport/1"
 SMALL_DISK = 8 * 1024 * 1024
-
-
-class FleetHere(Fleet):
-    """Its control plane runs in this process; the broker does not."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.stack = ExitStack()
-        self.control: ControlPlane | None = None
-
-    def start_control_plane(self) -> None:
-        settings = self._settings()
-        broker = broker_of(settings)
-        broker.start()
-        self.stack.callback(broker.stop)
-        self.control = self.stack.enter_context(running(settings))
-        wait_until(lambda: bool(self.client.get("/v1/health")["ready"]), "it is ready", START_S)
-
-    def stop(self) -> None:
-        super().stop()
-        self.stack.close()
 
 
 class Site(Operator):
@@ -69,6 +53,8 @@ class Site(Operator):
         self.control = fleet.control
         self.topics = self.control.topics
         self.device = fleet.devices["h-1"]
+        self.stable = ""
+        """What the device runs when it is not pinned."""
         self.versions = (f"w{number}" for number in range(2, 1000))
         self.lies: dict[str, Change] = {}
         """What becomes of messages whose topic begins so, below the fleet's prefix."""
@@ -96,6 +82,7 @@ class Site(Operator):
 
     def roll_out(self, version: str, **spec: Any) -> str:
         """To the device that every test is about."""
+        self.stable = version
         return super().roll_out(version, to=f"id = {self.device.name}", **spec)
 
     def until_ended(self, rollout: str) -> None:
@@ -370,14 +357,14 @@ BAD_MODELS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fault", BAD_MODELS)
 def test_a_model_that_cannot_be_loaded_is_rejected_and_the_one_before_goes_on(site, fault):
-    runs = site.model(site.device)["runs"]
+    site.unpin(site.device)
+    site.until_runs(site.device, site.stable)
     version = site.ship_next(**BAD_MODELS[fault])
     site.pin(site.device, version)
     site.until(site.device, lambda: site.model(site.device)["state"] == "failed", "failed")
     shown = site.model(site.device)
-    assert (shown["why"], shown["runs"]) == ("OUT-D302", runs), shown
+    assert (shown["why"], shown["runs"]) == ("OUT-D302", f"{MODEL}/{site.stable}"), shown
     assert shown["detail"]
-    site.unpin(site.device)
     good = site.ship_next()
     site.pin(site.device, good)
     site.until_runs(site.device, good)

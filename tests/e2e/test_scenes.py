@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from control_plane.demo import scenes
-from control_plane.demo.fleet import Fleet, wait_until
+from control_plane.demo.fleet import wait_until
 from control_plane.demo.stage import MODEL, Stage
 from control_plane.demo.transcript import Check, Transcript
 from protocol.errors import OutriderError
-from tests.fakes.whole_fleet import short_folder, tails
+from tests.fakes.whole_fleet import NearFleet, short_folder, tails
 
 pytestmark = pytest.mark.e2e
 
@@ -52,7 +52,7 @@ class Theatre:
 
     def v2(self) -> list[Check]:
         self.v1()
-        return self.play("better model", lambda: scenes.better_model(self.stage, WAVES))
+        return self.play("better model", lambda: scenes.better_model(self.stage, ("100%",)))
 
     def everybody_on(self, version: str) -> None:
         """An earlier scene may have left another version behind."""
@@ -79,7 +79,7 @@ def all_kept(checks: list[Check]) -> None:
 
 @pytest.fixture(scope="module")
 def theatre() -> Iterator[Theatre]:
-    with short_folder() as folder, Fleet(folder) as fleet:
+    with short_folder() as folder, NearFleet(folder) as fleet:
         said = io.StringIO()
         fleet.initialise()
         fleet.start_control_plane()

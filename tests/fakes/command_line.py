@@ -32,6 +32,13 @@ class Stream(io.TextIOWrapper):
     def isatty(self) -> bool:
         return self._terminal
 
+    def readline(self, size: int = -1, /) -> str:
+        """What is typed on a terminal is seen there."""
+        line = super().readline(size)
+        if self._terminal:
+            sys.stderr.write(line)
+        return line
+
     @property
     def said(self) -> str:
         raw = self.buffer
@@ -90,7 +97,8 @@ def transcript(commands: dict[str, Command], lines: Sequence[str]) -> str:
 
 
 def masked(text: str) -> str:
-    """Figures are examples: digits, digests and cursors become the same."""
+    """Figures are examples: digits, digests, cursors and request ids become the same."""
     text = re.sub(r"--cursor \S+", "--cursor CURSOR", text)
     text = re.sub(r"\b[0-9a-f]{8}\b", "00000000", text)
+    text = re.sub(r"req-\w+", "req-1", text)
     return re.sub(r"[0-9]", "0", text)

@@ -5,21 +5,26 @@ The model of `tests.fakes.bundles` is used where its content does not matter: it
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from control_plane.cli.approving import review_and_sign
-from control_plane.demo.fleet import Device, Fleet, wait_until
+from control_plane.demo.fleet import START_S, Device, Fleet, wait_until
 from control_plane.demo.traffic import Application, Row
+from control_plane.serve import running
 from control_plane.settings import read
+from control_plane.up import broker_of
+from control_plane.wiring import ControlPlane
 from protocol.members import DevPolicy, Policy
+from protocol.errors import OutriderError
 from tests.fakes.bundles import BundleOnDisk, make_bundle
 from tests.fakes.callers import call
 from tests.fakes.operator import packed
@@ -94,6 +99,39 @@ def ready(device: Device) -> bool:
         return call(device.port, "GET", f"/v2/models/{MODEL}/ready")[0] == 200
     except OSError:
         return False
+
+
+class NearFleet(Fleet):
+    """Asks its agents directly: a command that is started each time takes the time of the rest."""
+
+    def status(self, device: Device) -> dict[str, Any] | None:
+        try:
+            answer = ask(device.home / "run" / "agent.sock")
+        except OutriderError:
+            return None
+        shown: dict[str, Any] = json.loads(codec.encode(answer))
+        return shown
+
+
+class FleetHere(NearFleet):
+    """Its control plane runs in this process; the broker does not."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.stack = ExitStack()
+        self.control: ControlPlane | None = None
+
+    def start_control_plane(self) -> None:
+        settings = self._settings()
+        broker = broker_of(settings)
+        broker.start()
+        self.stack.callback(broker.stop)
+        self.control = self.stack.enter_context(running(settings))
+        wait_until(lambda: bool(self.client.get("/v1/health")["ready"]), "it is ready", START_S)
+
+    def stop(self) -> None:
+        super().stop()
+        self.stack.close()
 
 
 class Operator:
