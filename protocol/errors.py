@@ -28,7 +28,8 @@ class OutriderError(Exception):
         self.why = why
         self.do = do or self.problem.help
         self.place = place
-        super().__init__(f"{self.problem.code} {self.problem.title}" + (f": {why}" if why else ""))
+        said = (f"{self.problem.code} {self.problem.title}", place, why)
+        super().__init__(": ".join(part for part in said if part))
 
     @property
     def code(self) -> str:

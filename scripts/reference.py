@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import inspect
 import re
 import sys
@@ -96,6 +97,7 @@ def main() -> int:
     return int(check and bool(outdated))
 
 
+@functools.cache
 def pages() -> dict[str, str]:
     """Text of every generated page, by file name."""
     return {
@@ -290,7 +292,8 @@ Without it answer {public}.
 - **`ETag` and `If-Match`** on PUT, PATCH and DELETE of a device: what has changed since you looked
   is answered with 412 (OUT-S145).
 - **Lists** give `items`, `next_cursor` and `count`. A cursor belongs to its list and filter.
-- **Operations** are work that takes longer than a request; they survive restarts.
+- **Operations** are work that takes longer than a request. What a killed control plane left
+  unfinished is marked as failed; sending it again is safe.
 - A request body has at most 1 MiB, except the upload of a bundle.
 """
     parts = [about]

@@ -16,6 +16,7 @@ RIGHT: Final = 75
 _FIRST: Final = ("targeted", "reached", "staged", "activated", "healthy")
 _ENDS: Final = ("failed", "rolled_back", "silent", "refused")
 _RARE: Final = ("unexercised", "unlinked")
+_WORDS: Final = {"rolled_back": "rolled back", "unlinked": "not linked"}
 _LABEL: Final = 11
 
 Shown = Mapping[str, Any]
@@ -52,8 +53,10 @@ def _going(shown: Shown, now_ms: int) -> Iterator[str]:
         else:
             counts = wave["counts"]
             yield f"{branch} wave {number}  {_counted(counts, _FIRST)}"
-            also = [name for name in _RARE if counts.get(name)]
-            yield f"{below}         {_counted(counts, (*_ENDS, *also))}"
+            yield f"{below}         {_counted(counts, _ENDS)}"
+            rare = tuple(name for name in _RARE if counts.get(name))
+            if rare:
+                yield f"{below}         {_counted(counts, rare)}"
         before = wave["devices"]
     if shown["reasons"]:
         yield _row("reasons", _reasons(shown["reasons"]))
@@ -112,7 +115,7 @@ def _ended(shown: Shown, now_ms: int) -> int:
 
 
 def _counted(counts: Mapping[str, int], names: tuple[str, ...]) -> str:
-    return "  ".join(f"{name.replace('_', ' ')} {counts[name]:,}" for name in names)
+    return "  ".join(f"{_WORDS.get(name, name)} {counts[name]:,}" for name in names)
 
 
 def _reasons(reasons: Mapping[str, int]) -> str:

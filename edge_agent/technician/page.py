@@ -86,7 +86,7 @@ def _headline(status: Status, model: str, state: ModelState) -> tuple[str, int]:
         gone = f" for {duration((status.now_ms - lost) / 1000)}" if lost else ""
         return f"! {who}: {name} runs normally; no link{gone}", LOOK
     if state.committed_unexercised:
-        return f"* {who}: {name} runs{since}, too little traffic to judge it", LOOK
+        return f"* {who}: {name} runs{since}, too little traffic yet", LOOK
     if state.waiting:
         waits = _name(status, state.target) if state.target else "something newer"
         return f"* {who}: {name} runs normally{since}; {waits} waits", LOOK

@@ -73,7 +73,7 @@ def test_an_unreachable_control_plane_is_n104(monkeypatch, error, said):
         client_to(answer).get("devices")
     assert raised.value.code == "OUT-N104"
     assert said in raised.value.why
-    assert "https://cp:8400" in raised.value.why
+    assert "https://cp:8400" in raised.value.headline
 
 
 def test_an_answer_that_is_not_ours_is_an_error_not_a_crash():

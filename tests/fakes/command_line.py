@@ -58,12 +58,13 @@ def ran(
     arguments: Sequence[str],
     *,
     answers: str | None = None,
+    piped: str = "",
     encoding: str = "utf-8",
     terminal: bool = False,
 ) -> Ran:
-    """What became of a command. `answers`: a person is there and types this."""
+    """What became of a command. `answers`: a person is there and types this; `piped`: a file is."""
     out, err = Stream(encoding, terminal=terminal), Stream(encoding, terminal=terminal)
-    typed = Stream(terminal=answers is not None, text=answers or "")
+    typed = Stream(terminal=answers is not None, text=answers or piped)
     with _streams(out, err, typed):
         exit = command(arguments)
     return Ran(exit, out.said, err.said)

@@ -23,8 +23,10 @@ from control_plane.serve import running
 from control_plane.settings import read
 from control_plane.up import broker_of
 from control_plane.wiring import ControlPlane
-from protocol.members import DevPolicy, Policy
+from edge_agent.technician.door import ask
+from protocol import codec
 from protocol.errors import OutriderError
+from protocol.members import DevPolicy, Policy
 from tests.fakes.bundles import BundleOnDisk, make_bundle
 from tests.fakes.callers import call
 from tests.fakes.operator import packed
