@@ -28,7 +28,7 @@ from control_plane.rollout.advance import (
     decide,
 )
 from control_plane.rollout.gate import Judgement
-from control_plane.rollout.operations import going_of
+from control_plane.rollout.operations import ACCEPTED, going_of
 from control_plane.rollout.plan import make_plan, numbered, terms
 from control_plane.rollout.targets import follow_changes
 from control_plane.rollout.transitions import move, stables
@@ -179,7 +179,12 @@ class Ticker:
             decision, judgement = decide(
                 rollout.spec,
                 Position(
-                    rollout.status, rollout.wave, rollout.started_ms, rollout.soak_ms, withdrawn
+                    rollout.status,
+                    rollout.wave,
+                    rollout.started_ms,
+                    rollout.soak_ms,
+                    withdrawn,
+                    accepted=bool((rollout.verdict or {}).get(ACCEPTED)),
                 ),
                 self._store.rollouts.members.counts(rollout.id, quiet_before_ms),
                 now_ms=now_ms,

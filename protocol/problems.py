@@ -531,7 +531,14 @@ _ROWS: Final = (
         404,
         "/openapi.json lists them",
     ),
-    ("OUT-S120", "field_invalid", "a field is not valid", 2, 422, "--help says what is valid, /openapi.json for programs"),
+    (
+        "OUT-S120",
+        "field_invalid",
+        "a field is not valid",
+        2,
+        422,
+        "--help says what is valid, /openapi.json for programs",
+    ),
     (
         "OUT-S121",
         "condition_unreadable",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.rollout.gate import Judgement, enough, judge
-from control_plane.rollout.phase import Counts
+from control_plane.rollout.phase import Counts, total
 from control_plane.rollout.spec import RolloutSpec, Status
 from protocol.wording import duration
 
@@ -20,6 +20,8 @@ class Position:
     started_ms: int
     soak_ms: int | None = None
     withdrawn: str | None = None
+    accepted: bool = False
+    """Whether an operator has resumed it although the wave was inconclusive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,18 @@ def decide(
         return Wait(), judgement
     if at.soak_ms is None and enough(spec, at.wave, counts):
         return StartSoak(), judgement
-    if judgement.verdict == "pass":
+    if judgement.verdict == "inconclusive" and _at_its_end(at.wave, counts) and not at.accepted:
+        # More waiting would show nothing new: a person decides.
+        return Pause(judgement.sentence), judgement
+    if judgement.verdict == "pass" or (judgement.verdict == "inconclusive" and at.accepted):
         last = at.wave == len(spec.waves)
         return (Complete() if last else Advance(at.wave + 1)), judgement
     if spec.deadline_s is not None and now_ms - at.started_ms > spec.deadline_s * 1000:
         return Pause(f"not completed after {duration(spec.deadline_s)}"), judgement
     return Wait(), judgement
+
+
+def _at_its_end(wave: int, counts: Mapping[int, Counts]) -> bool:
+    """Whether every device of the waves so far that can be expected to answer has done so."""
+    together = total(each for number, each in counts.items() if number <= wave)
+    return together.judged >= together.waited_for

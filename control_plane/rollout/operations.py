@@ -34,6 +34,10 @@ def new_salt() -> str:
     return secrets.token_hex(16)
 
 
+ACCEPTED = "accepted"
+"""Member of a verdict that an operator has overruled."""
+
+
 def preview(
     store: Store, spec: RolloutSpec, approvals: Approvals, now_ms: int, salt: Salt = new_salt
 ) -> dict[str, Any]:
@@ -116,8 +120,12 @@ def pause(store: Store, id: str, now_ms: int, why: str = "") -> dict[str, Any]:
 
 
 def resume(store: Store, id: str, now_ms: int) -> dict[str, Any]:
+    """Go on after a pause; where the wave was inconclusive, go on all the same."""
     with store.write():
         rollout = find(store, id)
+        verdict = rollout.verdict or {}
+        if verdict.get("verdict") == "inconclusive":
+            rollout = dataclasses.replace(rollout, verdict={**verdict, ACCEPTED: True})
         if not rollout.ended and rollout.status != "paused":
             raise InvalidRequest("OUT-R204", f"{id} is {rollout.status}")
         goes_on = move(store, rollout, "running" if rollout.wave else "preparing", now_ms)

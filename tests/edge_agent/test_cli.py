@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_agent import cli, daemon
+from edge_agent import cli
 from edge_agent.settings import read
 from edge_agent.technician.door import Door
 from edge_agent.technician.status import LinkStatus, Status
@@ -59,9 +59,9 @@ def test_a_technician_types_the_token_unseen_and_reads_what_was_checked(
 
     def prompt(text: str, **how: object) -> str:
         asked.append((text, how["hide_input"], how["err"]))
-        return control_plane.token()
+        return str(control_plane.token())
 
-    monkeypatch.setattr(cli.typer, "prompt", prompt)
+    monkeypatch.setattr("edge_agent.cli.typer.prompt", prompt)
     result = agent("enrol", "--name", "dev-7f3a", answers="")
     assert asked == [("Token (or the text of its QR code)", True, True)]
     assert result.exit == 0
@@ -164,7 +164,7 @@ def test_the_daemon_takes_the_place_of_the_command(home, monkeypatch):
         became.append(words)
         raise Became
 
-    monkeypatch.setattr(daemon.os, "execv", execv)
+    monkeypatch.setattr("edge_agent.daemon.os.execv", execv)
     with pytest.raises(Became):
         agent("run", "--port", "8555", "--broker", "site:8883", "-v")
     with pytest.raises(Became):

@@ -32,7 +32,7 @@ class Stream(io.TextIOWrapper):
     def isatty(self) -> bool:
         return self._terminal
 
-    def readline(self, size: int = -1, /) -> str:
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # typed so there too
         """What is typed on a terminal is seen there."""
         line = super().readline(size)
         if self._terminal:

@@ -61,3 +61,21 @@ def test_unknown_is_never_zero():
 )
 def test_json_times_are_rfc_3339(at, text):
     assert wording.rfc3339(at) == text
+
+
+@pytest.mark.parametrize(
+    "part, whole, text",
+    [
+        (880_000, 1_260_000, "880 kB of 1.26 MB"),
+        (1_200_000, 1_260_000, "1.20 of 1.26 MB"),
+        (0, 0, "0 of 0 B"),
+    ],
+)
+def test_the_unit_of_a_part_is_said_once(part, whole, text):
+    assert wording.size_of(part, whole) == text
+
+
+def test_a_day_has_no_time():
+    now = 1_795_000_000_000
+    assert wording.day(now, now) == "18 Nov"
+    assert wording.day(now, 0) == "18 Nov 2026"

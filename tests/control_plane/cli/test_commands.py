@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from control_plane import cli
-from control_plane.cli import commands, rollouts
+from control_plane.cli import commands
 from control_plane.client import Client
 from protocol.problems import CATALOGUE
 from tests.control_plane.cli.conftest import healthy
@@ -211,7 +211,7 @@ def test_watching_prints_each_change_and_exits_with_the_outcome(api, outrider, m
     api.enrol("cam-1")
     api.post("rollouts", {"version": "digits/v1"})
     looks = iter([lambda: None, lambda: api.post("rollouts/digits-1/abort", {"why": "enough"})])
-    monkeypatch.setattr(rollouts.time, "sleep", lambda s: next(looks)())
+    monkeypatch.setattr("control_plane.cli.rollouts.time.sleep", lambda s: next(looks)())
     result = outrider("rollout", "status", "--watch", "--json")
     assert result.exit == 1
     assert [json.loads(line)["status"] for line in result.out.splitlines()] == [
@@ -228,7 +228,7 @@ def test_ctrl_c_ends_only_the_watching(api, outrider, monkeypatch):
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rollouts.time, "sleep", interrupt)
+    monkeypatch.setattr("control_plane.cli.rollouts.time.sleep", interrupt)
     result = outrider("rollout", "status", "--watch")
     assert result.exit == 130
     assert "preparing" in result.out
@@ -240,7 +240,9 @@ def test_on_a_terminal_the_next_look_is_drawn_over_the_last(api, outrider, monke
     api.approved("v1")
     api.enrol("cam-1")
     api.post("rollouts", {"version": "digits/v1"})
-    monkeypatch.setattr(rollouts.time, "sleep", lambda s: api.post("rollouts/digits-1/pause"))
+    monkeypatch.setattr(
+        "control_plane.cli.rollouts.time.sleep", lambda s: api.post("rollouts/digits-1/pause")
+    )
     result = outrider("rollout", "status", "--watch", terminal=True)
     assert result.exit == 8
     assert result.out.count("\x1b[2A\x1b[J") == 1

@@ -221,6 +221,8 @@ BAD = {1: Counts(rolled_back=12)}
 PAUSING = read_spec({"version": "digits/v2", "on_failure": "pause"})
 DEADLINE = read_spec({"version": "digits/v2", "deadline": "2h"})
 BUSY = {1: Counts(activated=12)}
+IDLE = {1: Counts(healthy=10, unexercised=2)}
+IDLE_SENTENCE = "10 of 12 activated devices healthy, 2 had too little traffic; wanted >= 95 %"
 
 
 @pytest.mark.parametrize(
@@ -233,6 +235,9 @@ BUSY = {1: Counts(activated=12)}
         (SPEC, Position("running", 1, 0, 0), GOOD, True, Advance(2)),
         (SPEC, Position("running", 3, 0, 0), GOOD, True, Complete()),
         (SPEC, Position("paused", 1, 0, 0), GOOD, True, Wait()),
+        (SPEC, Position("running", 1, 0, 0), IDLE, True, Pause(IDLE_SENTENCE)),
+        (SPEC, Position("running", 1, 0, 0, accepted=True), IDLE, True, Advance(2)),
+        (SPEC, Position("running", 3, 0, 0, accepted=True), IDLE, True, Complete()),
         (SPEC, Position("completed", 3, 0, 0), BAD, True, Wait()),
         (SPEC, Position("running", 1, 0, 0, "gone"), GOOD, True, Abort("gone")),
         (SPEC, Position("preparing", 0, 0, None, "gone"), {}, True, Abort("gone")),

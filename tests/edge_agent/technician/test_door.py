@@ -15,7 +15,7 @@ SAID = Status("north-cam-0117", "north", 1_795_000_000_000, ReportedState(7, "0.
 
 
 @pytest.fixture
-def place(tmp_path) -> Path:
+def place(tmp_path: Path) -> Path:
     return tmp_path / "agent.sock"
 
 
