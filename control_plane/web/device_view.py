@@ -10,6 +10,7 @@ from control_plane.store.devices import Device
 from protocol.codec import to_wire
 from protocol.device import Settings
 from protocol.identifiers import DeviceId, Digest
+from protocol.problems import problem
 from protocol.reported import ModelState
 from protocol.wording import rfc3339
 
@@ -118,6 +119,8 @@ def word(state: ModelState) -> str:
         return "no model" if state.phase == "idle" else state.phase
     if note is not None and note.reason and note.definite:
         return "rolled back" if note.activated else "failed"
+    if last is not None and last.reason == problem("superseded").code:
+        last = None  # replaced, by an abort for instance: nobody's failure
     if last is not None and last.digest != state.serving and last.digest in state.notes:
         if last.result == "rolled_back":
             return "rolled back"

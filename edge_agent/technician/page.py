@@ -25,6 +25,7 @@ _WIDTH: Final = 80
 _LABEL: Final = 12
 _LEFT: Final = 18
 """Of two facts on one line, columns of the first."""
+SUPERSEDED: Final = problem("superseded").code
 _COMING: Final = ("fetching", "staged", "probing", "standby")
 _CLOCKS: Final = {"floor": "not synchronised", "wall clock (development)": "wall clock (dev)"}
 _ORIGINS: Final = {
@@ -120,9 +121,12 @@ def _model(status: Status, model: str, state: ModelState) -> Iterator[str]:
 
 
 def _failed(state: ModelState) -> Outcome | None:
-    """How the last trial ended, if it is why something older runs."""
+    """How the last trial ended, if it is why something older runs. Being replaced, by an abort
+    for instance, is nobody's failure."""
     last = state.last
     if last is None or last.result not in ("rejected", "rolled_back"):
+        return None
+    if last.reason == SUPERSEDED:
         return None
     return last if last.digest in state.notes and last.digest != state.serving else None
 

@@ -25,6 +25,7 @@ from control_plane.fleet.devices import document_of
 from control_plane.rollout.plan import terms
 from control_plane.wiring import now_ms
 from protocol import codec
+from protocol.identifiers import Digest
 from protocol.plan import Plan
 from protocol.topics import Topics, shard_of
 from tests.fakes.whole_fleet import (
@@ -96,6 +97,28 @@ class Site(Operator):
         version = next(self.versions)
         self.ship(version, scale=1 + 0.0001 * int(version[1:]), **options)
         return version
+
+    def ship_bad(self, **options: Any) -> tuple[str, Digest]:
+        version = next(self.versions)
+        return version, self.ship(version, **options).digest
+
+    def notes(self) -> Mapping[Digest, Any]:
+        """What the device holds against versions, by digest."""
+        notes = self.reported(self.device)["models"][MODEL].get("notes", {})
+        return {digest: note for digest, note in notes.items() if note.get("reason")}
+
+    def until_heads_for(self, version: str) -> None:
+        """It runs what it should, whatever it says of versions that it gave up."""
+        name = f"{MODEL}/{version}"
+
+        def there() -> bool:
+            model = self.model(self.device)
+            return bool(model["runs"] == model["heads_for"] == name) and model["state"] in (
+                "healthy",
+                "failed",
+            )
+
+        self.until(self.device, there, f"at {version}")
 
     def until_refused(self, what: str, *words: str) -> None:
         def said() -> bool:
@@ -358,16 +381,17 @@ BAD_MODELS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("fault", BAD_MODELS)
 def test_a_model_that_cannot_be_loaded_is_rejected_and_the_one_before_goes_on(site, fault):
     site.unpin(site.device)
-    site.until_runs(site.device, site.stable)
-    version = site.ship_next(**BAD_MODELS[fault])
+    site.until_heads_for(site.stable)
+    version, bad = site.ship_bad(**BAD_MODELS[fault])
     site.pin(site.device, version)
-    site.until(site.device, lambda: site.model(site.device)["state"] == "failed", "failed")
-    shown = site.model(site.device)
-    assert (shown["why"], shown["runs"]) == ("OUT-D302", f"{MODEL}/{site.stable}"), shown
-    assert shown["detail"]
-    good = site.ship_next()
-    site.pin(site.device, good)
-    site.until_runs(site.device, good)
+    site.until(site.device, lambda: bad in site.notes(), f"done with {version}")
+    note, shown = site.notes()[bad], site.model(site.device)
+    assert (note["reason"], note["definite"]) == ("OUT-D302", True), note
+    assert note["detail"]
+    assert (shown["state"], shown["why"]) == ("failed", "OUT-D302"), shown
+    assert shown["runs"] == f"{MODEL}/{site.stable}"
+    site.unpin(site.device)
+    site.until_heads_for(site.stable)
 
 
 # --- a full disk --------------------------------------------------------------------------------
