@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from control_plane.catalog import layout
@@ -154,11 +155,8 @@ def pin(stage: Stage, device: Device) -> None:
     for version in ("v1", "v2"):
         if version == "v2":
             stage.fleet.client.delete(path)
-        wait_until(
-            lambda wanted=version: device.name in stage.running(wanted),  # type: ignore[misc]
-            f"{device.name} runs {version}",
-            40,
-        )
+        runs = partial(_runs, stage, device, version)
+        wait_until(runs, f"{device.name} runs {version}", 40)
         seen.append(version)
     stage.transcript.line(device.name, "pinned to digits/v1; unpinned: back on digits/v2")
     stage.expect(6, f"{device.name} after pin, after unpin", "v1 v2", " ".join(seen))
@@ -264,6 +262,10 @@ def _serving(stage: Stage, version: str) -> list[str]:
         for model in device["models"]
         if model["runs"] == f"{MODEL}/{version}"
     ]
+
+
+def _runs(stage: Stage, device: Device, version: str) -> bool:
+    return device.name in stage.running(version)
 
 
 def _answered(device: Device) -> int:
