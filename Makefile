@@ -6,16 +6,19 @@ READY := .venv/.stamp
 BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQUITTO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test e2e lint docs bench clean
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
 
 demo: $(READY) ## 3 minutes: 8 devices, one bad model, one cut link; options: ARGS="..."
 	@$(BROKER) && $(BIN)/outrider demo $(ARGS)
 
-test: lint ## everything that must hold: lint, then all tests
-	@$(BROKER) && $(BIN)/pytest -q
+test: lint ## lint, then all tests but whole fleets
+	@$(BROKER) && $(BIN)/pytest -q --ignore=tests/e2e
+
+e2e: $(READY) ## whole fleets: the demo's scenes one by one, kills, hostile messages, the tutorial
+	@$(BROKER) && $(BIN)/pytest -q tests/e2e
 
 lint: $(READY) ## format, style, types, and who may import whom
 	$(BIN)/ruff format --check

@@ -4,6 +4,8 @@ The control plane runs in this process, so that it can be made to lie: what leav
 with its certificate, passes through `Site.lies`. Broker, agents and runners are real processes.
 Every case ends in a state that the API shows, with a reason; what runs goes on answering; and as
 soon as the truth is told again the device converges.
+
+Long because every lie is told to the same fleet, which takes seconds to raise.
 """
 
 from __future__ import annotations
