@@ -90,9 +90,6 @@ class FileSystem:
     def rename(self, old: Path, new: Path) -> None:
         old.rename(new)
 
-    def link(self, existing: Path, new: Path) -> None:
-        os.link(existing, new)
-
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 

@@ -138,12 +138,6 @@ class SimulatedFiles(FileSystem):
         self.tick(f"rename {old.name}")
         self._directory(old.parent).change("move", old.name, new.name)
 
-    def link(self, existing: Path, new: Path) -> None:
-        self.tick(f"link {new.name}")
-        inode = self._inode(existing)
-        assert inode is not None
-        self._directory(new.parent).change("add", new.name, inode=inode)
-
     def unlink(self, path: Path) -> None:
         if self._find(path) is not None:
             self.tick(f"unlink {path.name}")
