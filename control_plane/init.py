@@ -19,7 +19,7 @@ from control_plane.settings import API_PORT, BROKER_PORT, Settings
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
 from protocol.errors import InvalidRequest
-from protocol.identifiers import fleet_name
+from protocol.identifiers import digest_of, fleet_name
 
 TOKEN_BYTES: Final = 32
 
@@ -46,13 +46,16 @@ def init_dev(
     broker_port: int = BROKER_PORT,
     host: str = "127.0.0.1",
     hosts: Sequence[str] = (),
+    approvers: Sequence[str] = (),
     now_ms: int | None = None,
 ) -> Settings:
     """Everything in place or nothing. Port 0: a free one is chosen and written down.
 
     `host` is the address that broker and API listen on; `hosts` are further names and addresses
-    that their certificates are valid for. Raises `InvalidRequest`: OUT-S151 if there is a control
-    plane or anything else in `home`, OUT-S120 for a name that no fleet can have.
+    that their certificates are valid for. `approvers` get a key each, and more than half of them
+    must sign; without, one key is enough. Raises `InvalidRequest`: OUT-S151 if there is a control
+    plane or anything else in `home`, OUT-S120 for a name that no fleet can have, OUT-T117 for
+    names that are no two approvers'.
     """
     home = home.absolute()
     refuse_existing(home)
@@ -63,7 +66,7 @@ def init_dev(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True, mode=0o700)
     try:
-        _make(replace(settings, home=beside), now, (host, *hosts))
+        _make(replace(settings, home=beside), now, (host, *hosts), approvers)
         if home.exists():
             home.rmdir()
         beside.rename(home)
@@ -101,13 +104,16 @@ def _settings(home: Path, fleet: str, host: str, api_port: int, broker_port: int
         raise InvalidRequest("OUT-S120", str(error)) from error
 
 
-def _make(settings: Settings, now_ms: int, hosts: Sequence[str]) -> None:
+def _make(settings: Settings, now_ms: int, hosts: Sequence[str], approvers: Sequence[str]) -> None:
     Authority.create(settings.ca, settings.fleet, now_ms, hosts)
-    Repository.create_dev(settings.tuf, settings.keys, settings.fleet, now_ms)
-    Store(settings.store).close()
+    Repository.create_dev(settings.tuf, settings.keys, settings.fleet, now_ms, approvers)
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    store = Store(settings.store)
+    store.people.keep_local(digest_of(token.encode()), now_ms)
+    store.close()
     descriptor = os.open(settings.operator_token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+        file.write(token + "\n")
     configuration.write(settings)
 
 

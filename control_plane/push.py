@@ -38,7 +38,7 @@ class Catalogue:
     repository: Repository
 
 
-def push(layout: Layout, to: Catalogue, now_ms: int, tell: Tell) -> BundleRow:
+def push(layout: Layout, to: Catalogue, now_ms: int, tell: Tell, *, who: str) -> BundleRow:
     """Every step may be repeated, so a push that was cut short is simply done again.
 
     Raises `InvalidRequest` OUT-B130 if the version exists with other content.
@@ -66,7 +66,7 @@ def push(layout: Layout, to: Catalogue, now_ms: int, tell: Tell) -> BundleRow:
         to.store.bundles.put(bundle)
         if new:
             about = {"version": bundle.version, "digest": bundle.digest}
-            to.store.events.append(f"models/{bundle.model}", "model.pushed", about, now_ms)
+            to.store.happened(who, f"models/{bundle.model}", "model.pushed", about, now_ms)
     if bundle.digest not in to.repository.approvals():
         length = len(layout.index_bytes)
         change = Change(bundle.model, bundle.version, bundle.digest, length)

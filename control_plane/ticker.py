@@ -40,11 +40,15 @@ from protocol import codec
 from protocol.approval import Approvals
 from protocol.device import DeviceDocument
 from protocol.errors import InvalidRequest
-from protocol.identifiers import Digest, FleetName, ModelName
+from protocol.identifiers import Digest, FleetName, ModelName, digest_of
 from protocol.plan import DenyList, Plan, PlanTerms
 from protocol.topics import Topics
 
 log = logging.getLogger(__name__)
+
+_NAME = "ticker"
+GATE = "gate"
+"""Who did it, in the audit trail."""
 
 _STEPS_PER_TICK = 4
 """A wave without soak may begin, be enough and pass at once."""
@@ -150,7 +154,8 @@ class Ticker:
             with self._store.write():
                 self._store.bundles.set_state(bundle, "revoked" if approved.revoked else "approved")
                 about = {"version": row.version, "digest": bundle}
-                self._store.events.append(f"models/{row.model}", f"model.{state}", about, now_ms)
+                topic = f"models/{row.model}"
+                self._store.happened(_NAME, topic, f"model.{state}", about, now_ms)
 
     def _publish_documents(self) -> None:
         while devices := self._store.devices.unpublished():
@@ -200,16 +205,26 @@ class Ticker:
                 case StartSoak():
                     rollout = self._put(dataclasses.replace(rollout, soak_ms=now_ms))
                 case Pause(why):
-                    move(self._store, rollout, "paused", now_ms, why=why)
+                    move(
+                        self._store,
+                        rollout,
+                        "paused",
+                        now_ms,
+                        who=GATE if judgement else _NAME,
+                        why=why,
+                        evidence=_evidence(rollout),
+                    )
                     return
                 case Abort(why):
-                    about = {"by": "gate" if judgement else "approvals"}
+                    about = {"by": GATE if judgement else "approvals"}
                     move(
                         self._store,
                         rollout,
                         "aborted",
                         now_ms,
+                        who=GATE if judgement else _NAME,
                         why=why,
+                        evidence=_evidence(rollout) if judgement else "",
                         quiet_before_ms=quiet_before_ms,
                         about=about,
                     )
@@ -220,6 +235,8 @@ class Ticker:
                         rollout,
                         "completed",
                         now_ms,
+                        who=GATE,
+                        evidence=_evidence(rollout),
                         quiet_before_ms=quiet_before_ms,
                     )
                     return
@@ -228,9 +245,21 @@ class Ticker:
 
     def _wave(self, rollout: Rollout, wave: int, now_ms: int) -> Rollout:
         data = {"wave": wave, "of": len(rollout.waves), "devices": rollout.waves[wave - 1].devices}
-        self._store.events.append(rollout.topic, "rollout.wave", data, now_ms)
+        evidence = _evidence(rollout)
+        self._store.happened(
+            GATE if wave > 1 else _NAME,
+            rollout.topic,
+            "rollout.wave",
+            data,
+            now_ms,
+            before=rollout.wave,
+            after=wave,
+            evidence=evidence,
+        )
+        # Overruling a verdict was about that wave only.
+        verdict = {k: v for k, v in (rollout.verdict or {}).items() if k != ACCEPTED} or None
         begun = dataclasses.replace(
-            rollout, status="running", wave=wave, wave_ms=now_ms, soak_ms=None
+            rollout, status="running", wave=wave, wave_ms=now_ms, soak_ms=None, verdict=verdict
         )
         return self._put(begun)
 
@@ -248,7 +277,18 @@ class Ticker:
             return rollout
         if (before.get("verdict"), before.get("id")) != (judgement.verdict, judgement.id):
             data = {"wave": rollout.wave, **verdict}
-            self._store.events.append(rollout.topic, "rollout.verdict", data, now_ms)
+            noted = dataclasses.replace(rollout, verdict=verdict)
+            self._store.happened(
+                GATE,
+                rollout.topic,
+                "rollout.verdict",
+                data,
+                now_ms,
+                before=before.get("verdict"),
+                after=judgement.verdict,
+                why=judgement.sentence,
+                evidence=_evidence(noted),
+            )
         return self._put(dataclasses.replace(rollout, verdict=verdict))
 
     def _withdrawn(self, rollout: Rollout, approvals: Approvals) -> str | None:
@@ -310,6 +350,11 @@ class Ticker:
         data = codec.encode(DenyList(self._fleet, version, denied))
         self._store.plans.put_deny_list(DenyRow(version, data))
         return data
+
+
+def _evidence(rollout: Rollout) -> str:
+    """Digest of the verdict, with the inputs from which it can be replayed."""
+    return digest_of(codec.encode(rollout.verdict)) if rollout.verdict else ""
 
 
 def _plan(data: bytes) -> Plan:

@@ -13,6 +13,7 @@ from control_plane.broker import STOP_TIMEOUT_S, Broker, Certificates
 from control_plane.fleet.authority import Authority
 from control_plane.serve import asked_to_stop, running
 from control_plane.settings import Settings
+from control_plane.signing.quorum import dev_warning
 
 Say = Callable[[str], None]
 
@@ -36,7 +37,7 @@ def up(settings: Settings, say: Say) -> None:
             with running(settings):
                 say(f"api      https://{settings.api_host}:{settings.api_port}")
                 if settings.dev:
-                    say("DEV KEYS threshold 1: anyone on this machine can ship a model")
+                    say(f"DEV KEYS {dev_warning(settings.tuf)}")
                 say("ready    Ctrl-C stops this; devices go on")
                 while not stopped.wait(_LOOK_S):
                     if not broker.running:

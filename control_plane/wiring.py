@@ -28,12 +28,13 @@ from control_plane.signing.repository import Repository
 from control_plane.store import Store
 from control_plane.ticker import Ticker
 from control_plane.web.app import create_app
+from control_plane.web.attempts import Attempts
 from control_plane.web.bundles import incoming
 from control_plane.web.parts import PartHealth, Parts
 from control_plane.web.work import Work
 from protocol.enrolment import Broker
 from protocol.errors import Unavailable
-from protocol.identifiers import DeviceId
+from protocol.identifiers import DeviceId, digest_of
 from protocol.link import Address, Retry
 from protocol.reported import ReportedState
 from protocol.telemetry import Want
@@ -104,7 +105,8 @@ class ControlPlane:
         )
         self.loop = Loop("ticker", self._tick, of.intervals.tick)
         self.api_alive: Callable[[], bool] = lambda: True
-        self._token = read_token(of)
+        self.attempts = Attempts()
+        self.store.people.keep_local(digest_of(read_token(of).encode()), now_ms())
         self._listening_since_ms: int | None = None
         self._link_problem = "not connected yet"
         self._adopted = False
@@ -139,7 +141,7 @@ class ControlPlane:
         hello = json.loads(self.ingest.hellos([0])[0].data)["g"]
         refused = sum(self.ingest.refused.values())
         return {
-            "api": PartHealth(self.api_alive()),
+            "api": PartHealth(self.api_alive(), self._attempts()),
             "broker": PartHealth(self.link.connected, self._link_problem),
             "ticker": PartHealth(
                 self.loop.alive and self._adopted and self.loop.problem is None,
@@ -235,12 +237,17 @@ class ControlPlane:
                 dev=of.dev,
             ),
             work=self.work,
-            token=lambda: self._token,
             now_ms=now_ms,
             wake=self.loop.wake,
             health=self.health,
             origin_bytes=lambda: self.publisher.origin_bytes,
+            attempts=self.attempts,
         )
+
+    def _attempts(self) -> str:
+        wrong, early = self.attempts.failures, self.attempts.refusals
+        said = f"{wrong:,} failed attempts since the start" if wrong else ""
+        return said + (f", {early:,} came too early" if early else "")
 
     def _newest_root(self) -> bytes:
         roots = self.repository.roots()

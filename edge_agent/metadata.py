@@ -22,6 +22,7 @@ from tuf.api.exceptions import (
 )
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 
 from protocol.codec import MAX_TUF_ROLE
 
@@ -83,12 +84,34 @@ class _Offered(FetcherInterface):
         return iter((self._files[self.last],))
 
 
-class _Updater(Updater):
-    """ngclient with its cache in memory instead of a directory; nothing else is changed."""
+class Client(Updater):
+    """ngclient with its cache in memory, and expiry judged at the time that its caller believes;
+    nothing else is changed. Starts from `bootstrap`, never from a cached root on its own word.
 
-    def __init__(self, fetcher: _Offered, bootstrap: bytes, cache: Mapping[str, bytes]) -> None:
+    `cache` holds roles by name: those accepted last, and then what was accepted since, also when a
+    later step failed. Raises TUF's `RepositoryError` if `bootstrap` is not a root.
+    """
+
+    def __init__(
+        self,
+        fetcher: FetcherInterface,
+        bootstrap: bytes,
+        cache: Mapping[str, bytes],
+        *,
+        base: str = _SCHEME,
+    ) -> None:
         self.cache = dict(cache)
-        super().__init__(_NOWHERE, _SCHEME, fetcher=fetcher, config=_CONFIG, bootstrap=bootstrap)
+        self.roots: dict[int, bytes] = {}
+        """The chain as far as it was verified, `bootstrap` first."""
+        super().__init__(_NOWHERE, base, fetcher=fetcher, config=_CONFIG, bootstrap=bootstrap)
+
+    def judge_expiry_at(self, now: datetime) -> None:
+        # ngclient reads the wall clock in its constructor and offers no way to pass a time.
+        self._trusted_set.reference_time = now
+
+    @property
+    def trusted(self) -> TrustedMetadataSet:
+        return self._trusted_set
 
     def _load_local_metadata(self, rolename: str) -> bytes:
         if rolename not in self.cache:
@@ -99,7 +122,7 @@ class _Updater(Updater):
         self.cache[rolename] = data
 
     def _persist_root(self, version: int, data: bytes) -> None:
-        """Roots are given with every run, and the caller keeps them."""
+        self.roots[version] = data
 
     def _update_root_symlink(self) -> None:
         """There is no directory."""
@@ -123,20 +146,19 @@ class Verification:
         files |= {f"{role}.json": accepted[role] for role in accepted if role == "timestamp"}
         files |= {f"{role}.json": data for role, data in roles.items()}
         self._fetcher = _Offered(files)
-        # The root this device was enrolled with, always: never a cached one on its own word.
-        self._updater = _Updater(self._fetcher, bootstrap, accepted)
+        self._client = Client(self._fetcher, bootstrap, accepted)
 
     @property
     def root_version(self) -> int:
         """Of the newest root that the chain reached, also when the rest failed."""
-        return self._updater._trusted_set.root.version
+        return self._client.trusted.root.version
 
     def accepted(self) -> dict[str, bytes]:
         """The very bytes that were verified, after a successful run.
 
         Not necessarily what was offered: a timestamp of equal version does not replace.
         """
-        return {role: self._updater.cache[role] for role in ROLES}
+        return {role: self._client.cache[role] for role in ROLES}
 
     @property
     def culprit(self) -> str:
@@ -150,12 +172,12 @@ class Verification:
         That of role models never refuses the set: an expired list still revokes and still tells
         what may be gone back to, and callers ask separately whether something new may start.
         """
-        self._judge_expiry_at(now or _WITHOUT_EXPIRY)
-        self._updater.refresh()
-        self._judge_expiry_at(_WITHOUT_EXPIRY)
+        self._client.judge_expiry_at(now or _WITHOUT_EXPIRY)
+        self._client.refresh()
+        self._client.judge_expiry_at(_WITHOUT_EXPIRY)
         for path in _INSIDE.values():
-            self._updater.get_targetinfo(path)
-        trusted = self._updater._trusted_set
+            self._client.get_targetinfo(path)
+        trusted = self._client.trusted
         rollouts = cast(Targets, trusted["rollouts"])
         if now is not None and rollouts.is_expired(now):
             raise ExpiredMetadataError("rollouts.json is expired")
@@ -167,10 +189,6 @@ class Verification:
             models=cast(Targets, trusted["models"]),
             rollouts=rollouts,
         )
-
-    def _judge_expiry_at(self, now: datetime) -> None:
-        # ngclient reads the wall clock in its constructor and offers no way to pass a time.
-        self._updater._trusted_set.reference_time = now
 
 
 def first_root(data: bytes) -> int:

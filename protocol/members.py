@@ -177,6 +177,11 @@ class Card:
     rows: Count = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
+    def empty_fields(self) -> tuple[str, ...]:
+        """What a policy may ask for and nobody has filled in."""
+        asked_for = ("description", "license", "intended_use", "limitations", "risk_class")
+        return tuple(name for name in asked_for if not getattr(self, name))
+
 
 def member_document(data: bytes, into: type[codec.T]) -> codec.T:
     """Decode a signed JSON member (contract, profile, policy, card)."""

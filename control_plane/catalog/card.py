@@ -1,15 +1,12 @@
-"""The model card: what the builder knows, and what nobody filled in."""
+"""The model card: what the builder knows, and what only people know."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from protocol.identifiers import ModelName, Version
 from protocol.members import Card, Source
-
-_ASKED_FOR: Final = ("description", "license", "intended_use", "limitations", "risk_class")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +43,3 @@ def make_card(
         rows=rows,
         metrics={name: float(value) for name, value in fields.metrics.items()},
     )
-
-
-def empty_fields(card: Card) -> tuple[str, ...]:
-    """Fields that a policy may ask for and that are empty."""
-    return tuple(name for name in _ASKED_FOR if not getattr(card, name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from control_plane.catalog.build import BuiltBundle
-from control_plane.catalog.card import empty_fields
 from protocol import wording
 from protocol.identifiers import short
 from protocol.members import TensorSpec
@@ -14,7 +13,7 @@ _TYPES = {"FP16": "float16", "FP32": "float32", "FP64": "float64"}
 def report(built: BuiltBundle) -> tuple[tuple[str, str], ...]:
     profile = built.profile
     drift = f"{len(profile.features):,} features" if profile.features else "answers only"
-    empty = empty_fields(built.card)
+    empty = built.card.empty_fields()
     missing = f"empty: {', '.join(empty)}" if empty else "complete"
     if len(empty) == 1:
         missing += " (a policy may ask for it)"

@@ -17,8 +17,12 @@ from control_plane.settings import API_PORT, BROKER_PORT, find_home, read
 
 def init(
     dev: Annotated[
-        bool, typer.Option("--dev", help="All keys on this machine, threshold 1: to try it out.")
+        bool, typer.Option("--dev", help="All keys on this machine: to try it out.")
     ] = False,
+    approvers: Annotated[
+        str,
+        typer.Option(help="With --dev: names, as ana,bo,cy. More than half of them must sign."),
+    ] = "",
     fleet: Annotated[str, typer.Option(help="Name of the fleet.")] = "local",
     api_port: Annotated[int, typer.Option(help="0 chooses a free one.")] = API_PORT,
     broker_port: Annotated[int, typer.Option(help="0 chooses a free one.")] = BROKER_PORT,
@@ -28,11 +32,13 @@ def init(
     """Make keys, certificates and settings of a new control plane."""
     from control_plane.init import init as init_offline
     from control_plane.init import init_dev
+    from control_plane.signing.quorum import dev_warning
 
     place = find_home(os.environ, home)
     if not dev:
         init_offline(place)
-    settings = init_dev(place, fleet, api_port=api_port, broker_port=broker_port)
+    names = approvers.split(",") if approvers else []
+    settings = init_dev(place, fleet, api_port=api_port, broker_port=broker_port, approvers=names)
     if as_json:
         showing.document(
             {
@@ -45,7 +51,7 @@ def init(
         )
         return
     showing.line("wrote", f"{_near(settings.home)}: config.yaml, store.sqlite, ca/, keys/, tuf/")
-    showing.line("DEV KEYS", "threshold 1: anyone on this machine can ship a model")
+    showing.line("DEV KEYS", dev_warning(settings.tuf))
     screen.hint("Next: outrider up")
 
 

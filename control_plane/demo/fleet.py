@@ -80,11 +80,14 @@ class Fleet:
 
     # --- control plane ----------------------------------------------------------------------------
 
-    def initialise(self) -> None:
-        """Keys, certificates and configuration of a development fleet, on free ports."""
+    def initialise(self, approvers: Sequence[str] = ()) -> None:
+        """Keys, certificates and configuration of a development fleet, on free ports.
+
+        With names of approvers, more than half of them must sign.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        ports = ["--api-port=0", "--broker-port=0"]
-        self._command("control_plane", "init", "--dev", f"--home={self.home}", *ports)
+        options = ["--api-port=0", "--broker-port=0", f"--approvers={','.join(approvers)}"]
+        self._command("control_plane", "init", "--dev", f"--home={self.home}", *options)
 
     def start_control_plane(self) -> None:
         with (self.folder / "control-plane.log").open("ab") as log:

@@ -14,8 +14,11 @@ from control_plane.demo import scenes
 from control_plane.demo.fleet import Fleet
 from control_plane.demo.stage import Stage
 from control_plane.demo.transcript import Transcript
+from control_plane.settings import read
+from control_plane.signing.quorum import quorum
 from protocol.errors import OutriderError
 
+APPROVERS: Final = ("ana", "bo", "cy")
 SITES: Final = {
     "a": ("a-1", "a-2", "a-3", "a-4"),
     "b": ("b-1", "b-2", "b-3", "b-4"),
@@ -53,10 +56,12 @@ def play(folder: Path, stream: TextIO, *, keep: bool = False, json_file: Path | 
 
 def _set_up(stage: Stage) -> None:
     fleet = stage.fleet
-    fleet.initialise()
+    fleet.initialise(APPROVERS)
     fleet.start_control_plane()
     stage.transcript.plain(f"broker   {_mosquitto()}, TLS, one identity per device")
-    stage.transcript.plain("keys     1 approver, 1 needed: dev keys on this machine, demo only")
+    needed = quorum(read({}, fleet.home).tuf).needed
+    held = f"{len(APPROVERS)} approvers, {needed} needed"
+    stage.transcript.plain(f"keys     {held}, all on this machine: demo only")
     fleet.enrol(SITES)
     fleet.lay_cable(fleet.devices[ON_A_CABLE])
     fleet.start_agents()

@@ -11,6 +11,7 @@ from control_plane.catalog import layout
 from control_plane.catalog.build import BuiltBundle
 from control_plane.demo.fleet import Device, wait_until
 from control_plane.demo.stage import MODEL, Stage, clean_rows, drifted_rows
+from protocol.errors import OutriderError
 from protocol.identifiers import Digest
 from protocol.topics import Topics
 from protocol.wording import size
@@ -25,7 +26,7 @@ def first_model(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> No
     stage.transcript.scene(1, "First model")
     built = stage.ship("v1", 600)
     _built(stage, "v1", f"600 rows, {built.golden} golden vectors")
-    stage.transcript.line("approved", "1 of 1: dev keys")
+    _approved(stage, "v1")
     shown = stage.follow(stage.start("v1", waves), ROLLOUT_S)
     share = origin_share(stage)
     published = sum(each["published_bytes"] for each in payloads(stage))
@@ -42,6 +43,7 @@ def better_model(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> N
     stage.transcript.scene(2, "A better model")
     stage.ship("v2", 1200)
     _built(stage, "v2", "1,200 rows")
+    _approved(stage, "v2")
     stage.follow(stage.start("v2", waves, error_condition=STRICT), ROLLOUT_S)
     time.sleep(2)
     before, after = _mean_accuracy(stage, "v1"), _mean_accuracy(stage, "v2")
@@ -56,6 +58,7 @@ def bad_model(stage: Stage, canaries: int = 3) -> None:
     stage.transcript.scene(3, "A bad model that passes its golden vectors")
     built = stage.ship("v3", 1200, shuffled_labels=True)
     stage.transcript.line("built", "digits/v3   trained on row-shuffled labels")
+    _approved(stage, "v3")
     rollout = stage.start("v3", [str(canaries), "100%"], error_condition=STRICT)
     started = time.monotonic()
     returned: dict[str, str] = {}
@@ -150,6 +153,7 @@ def drift_at_one_site(stage: Stage, site: str = "b") -> None:
 def pin(stage: Stage, device: Device) -> None:
     stage.transcript.scene(6, "A pin")
     path = f"devices/{device.name}/pins/{MODEL}"
+    lacking, refusals = _lacking_a_signature(stage, path)
     seen = []
     stage.fleet.client.put(path, {"version": "v1", "why": "demo"})
     for version in ("v1", "v2"):
@@ -160,12 +164,21 @@ def pin(stage: Stage, device: Device) -> None:
         seen.append(version)
     stage.transcript.line(device.name, "pinned to digits/v1; unpinned: back on digits/v2")
     stage.expect(6, f"{device.name} after pin, after unpin", "v1 v2", " ".join(seen))
+    holding = [each.name for each in stage.devices if stage.holds(each, lacking.digest)]
+    stage.expect(
+        6,
+        "1 of 2 signed: refusals, devices",
+        "2 0",
+        f"{refusals} {len(holding)}",
+        ", ".join(holding),
+    )
     _no_failures(stage, 6)
 
 
 def power_cut(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> None:
     stage.transcript.scene(7, "Control plane and broker killed")
     newest = _files(stage.ship("v4", 1250))
+    _approved(stage, "v4")
     rollout = stage.start("v4", waves, error_condition=STRICT)
     stage.follow(rollout, ROLLOUT_S, lambda shown: shown["wave"] >= 2)
     model = max(payloads(stage), key=lambda each: (each["file"] in newest, each["frames"]))
@@ -196,6 +209,24 @@ def power_cut(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> None
     _no_failures(stage, 7)
 
 
+def _lacking_a_signature(stage: Stage, pin: str) -> tuple[BuiltBundle, int]:
+    """A version that one approver too few has signed, and how often running it was refused."""
+    built = stage.push("v9", 600)
+    stage.sign("v9", 1)
+    refusals = []
+    for run in (
+        lambda: stage.start("v9", ["100%"]),
+        lambda: stage.fleet.client.put(pin, {"version": "v9", "why": "demo"}),
+    ):
+        try:
+            run()
+        except OutriderError as error:
+            refusals.append(error.code)
+    said = f"by {stage.approved_by['v9'][0]} alone; rollout and pin refused: {' '.join(refusals)}"
+    stage.transcript.line("digits/v9", said)
+    return built, refusals.count("OUT-T104")
+
+
 # --- what scenes look at ------------------------------------------------------------------------
 
 
@@ -219,6 +250,12 @@ def _files(built: BuiltBundle) -> set[Digest]:
 def _built(stage: Stage, version: str, text: str) -> None:
     built = stage.bundles[version]
     stage.transcript.line("built", f"{built.reference}   {size(built.size_bytes)}, {text}")
+
+
+def _approved(stage: Stage, version: str) -> None:
+    by = stage.approved_by[version]
+    text = f"{len(by)} of {stage.approvers} keys: {', '.join(by)}"
+    stage.transcript.line("approved", text)
 
 
 def _accuracy(stage: Stage, version: str) -> None:

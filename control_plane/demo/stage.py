@@ -20,7 +20,9 @@ from control_plane.demo import digits
 from control_plane.demo.fleet import Device, Fleet, wait_until
 from control_plane.demo.traffic import Application, Row
 from control_plane.demo.transcript import Check, Transcript
-from control_plane.settings import read
+from control_plane.settings import Settings, read
+from control_plane.signing.create import dev_approver_keys
+from control_plane.signing.quorum import quorum
 from protocol.errors import Failed, OutriderError
 from protocol.identifiers import Digest
 
@@ -38,6 +40,8 @@ class Stage:
     checks: list[Check] = field(default_factory=list)
     bundles: dict[str, BuiltBundle] = field(default_factory=dict)
     """By version."""
+    approved_by: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of who signed, by version."""
 
     @property
     def devices(self) -> list[Device]:
@@ -58,7 +62,13 @@ class Stage:
     # --- versions -----------------------------------------------------------------------------
 
     def ship(self, version: str, rows: int, *, shuffled_labels: bool = False) -> BuiltBundle:
-        """Train, build, push and approve one version."""
+        """Train, build, push and approve one version, with as many keys as it takes."""
+        built = self.push(version, rows, shuffled_labels=shuffled_labels)
+        self.sign(version, quorum(self._settings.tuf).needed)
+        return built
+
+    def push(self, version: str, rows: int, *, shuffled_labels: bool = False) -> BuiltBundle:
+        """Train and build one version and bring it to the control plane, where it is a draft."""
         estimator = digits.train(rows, shuffled_labels=shuffled_labels)
         reference = digits.reference()
         built = build_estimator(
@@ -76,10 +86,25 @@ class Stage:
                 packed.write(block)
             packed.flush()
             client.wait(client.upload("bundles", Path(packed.name)))
-        settings = read({}, self.fleet.home)
-        review_and_sign(client, settings, built.reference, None, ask=False)
         self.bundles[version] = built
         return built
+
+    def sign(self, version: str, signatures: int) -> None:
+        """One approver after the other looks at the draft and signs it with a key of their own."""
+        settings = self._settings
+        for key in dev_approver_keys(settings.keys)[:signatures]:
+            reference = f"{MODEL}/{version}"
+            review_and_sign(self.fleet.client, settings, reference, key, ask=False)
+            self.approved_by[version] = (*self.approved_by.get(version, ()), key.stem)
+
+    @property
+    def approvers(self) -> int:
+        """How many there are."""
+        return len(quorum(self._settings.tuf).approvers)
+
+    @property
+    def _settings(self) -> Settings:
+        return read({}, self.fleet.home)
 
     def start(self, version: str, waves: Sequence[str], **spec: Any) -> str:
         body = {"version": f"{MODEL}/{version}", "waves": list(waves), **spec}

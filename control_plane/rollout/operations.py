@@ -12,7 +12,7 @@ from typing import Any
 from control_plane.fleet import grammar
 from control_plane.fleet.devices import asked_runs, with_runs
 from control_plane.rollout import plan
-from control_plane.rollout.spec import RolloutSpec
+from control_plane.rollout.spec import RolloutSpec, Status
 from control_plane.rollout.targets import Chosen, as_member, choose, needs_of
 from control_plane.rollout.transitions import move, stables
 from control_plane.rollout.view import version_of, view
@@ -22,6 +22,7 @@ from control_plane.store.bundles import BundleRow
 from control_plane.store.devices import Device
 from control_plane.store.rollouts import Rollout
 from protocol.approval import Approvals
+from protocol.codec import to_wire
 from protocol.errors import InvalidRequest
 from protocol.identifiers import Digest, FleetName, ModelName, Version
 from protocol.selector import Selector, matches
@@ -71,6 +72,8 @@ def start_rollout(
     approvals: Approvals,
     now_ms: int,
     salt: Salt = new_salt,
+    *,
+    who: str,
 ) -> dict[str, Any]:
     """Write a rollout in status `preparing`; the ticker does the rest.
 
@@ -109,17 +112,19 @@ def start_rollout(
         members = (as_member(rollout, device, now_ms) for device in chosen.targets)
         store.rollouts.members.add(each for each in members if each is not None)
         about = {"version": spec.version, "to": spec.to, "devices": len(chosen.targets)}
-        store.events.append(rollout.topic, "rollout.started", about, now_ms)
+        spec_said = to_wire(spec)
+        store.happened(who, rollout.topic, "rollout.started", about, now_ms, after=spec_said)
         return view(store, rollout, 0)
 
 
-def pause(store: Store, id: str, now_ms: int, why: str = "") -> dict[str, Any]:
+def pause(store: Store, id: str, now_ms: int, why: str = "", *, who: str) -> dict[str, Any]:
     """No further wave; devices go on with what they have begun. Raises `InvalidRequest`."""
     with store.write():
-        return _shown(store, move(store, find(store, id), "paused", now_ms, why=why), now_ms)
+        paused = move(store, find(store, id), "paused", now_ms, who=who, why=why)
+        return _shown(store, paused, now_ms)
 
 
-def resume(store: Store, id: str, now_ms: int) -> dict[str, Any]:
+def resume(store: Store, id: str, now_ms: int, *, who: str) -> dict[str, Any]:
     """Go on after a pause; where the wave was inconclusive, go on all the same."""
     with store.write():
         rollout = find(store, id)
@@ -128,16 +133,17 @@ def resume(store: Store, id: str, now_ms: int) -> dict[str, Any]:
             rollout = dataclasses.replace(rollout, verdict={**verdict, ACCEPTED: True})
         if not rollout.ended and rollout.status != "paused":
             raise InvalidRequest("OUT-R204", f"{id} is {rollout.status}")
-        goes_on = move(store, rollout, "running" if rollout.wave else "preparing", now_ms)
+        to: Status = "running" if rollout.wave else "preparing"
+        goes_on = move(store, rollout, to, now_ms, who=who)
         return _shown(store, goes_on, now_ms)
 
 
-def abort(store: Store, id: str, now_ms: int, why: str = "") -> dict[str, Any]:
+def abort(store: Store, id: str, now_ms: int, why: str = "", *, who: str) -> dict[str, Any]:
     """Every device goes back to what was stable, from its own disk. Raises `InvalidRequest`."""
     with store.write():
         rollout = find(store, id)
         quiet = _quiet_before(rollout, now_ms)
-        aborted = move(store, rollout, "aborted", now_ms, why=why, quiet_before_ms=quiet)
+        aborted = move(store, rollout, "aborted", now_ms, who=who, why=why, quiet_before_ms=quiet)
         return _shown(store, aborted, now_ms)
 
 

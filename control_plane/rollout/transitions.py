@@ -21,7 +21,9 @@ def move(
     status: Status,
     now_ms: int,
     *,
+    who: str,
     why: str = "",
+    evidence: str = "",
     quiet_before_ms: int = 0,
     about: Mapping[str, Any] | None = None,
 ) -> Rollout:
@@ -45,8 +47,18 @@ def move(
         if status == "completed":
             _make_stable(store, rollout)
         store.rollouts.put(moved)
-        data = {"wave": rollout.wave, "why": why, **(about or {})}
-        store.events.append(rollout.topic, f"rollout.{_EVENT[status]}", data, now_ms)
+        data = {"wave": rollout.wave, **(about or {})}
+        store.happened(
+            who,
+            rollout.topic,
+            f"rollout.{_EVENT[status]}",
+            data,
+            now_ms,
+            before=rollout.status,
+            after=status,
+            why=why,
+            evidence=evidence,
+        )
     return moved
 
 

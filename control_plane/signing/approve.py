@@ -1,16 +1,17 @@
 """The approver's side: what exactly would I sign? Then sign it, with a key that stays here.
 
 Nothing the server says is believed. The approver's own TUF client verifies the list in force,
-and the draft is compared with it entry by entry; what cannot be shown cannot be signed.
+and the draft is compared with it entry by entry; what cannot be shown cannot be signed. The trail
+of what people did must go on from where approvers saw it last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.exceptions import (
@@ -22,6 +23,9 @@ from tuf.api.exceptions import (
 from tuf.api.metadata import Metadata, TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater
 
+from control_plane.audit import Anchor, Findings, Line, verify
+from control_plane.signing import keys
+from control_plane.signing.review import Difference, Listed, anchors, compare, head_of
 from protocol import codec
 from protocol.approval import ApprovedBundle
 from protocol.errors import InvalidRequest, OutriderError, TrustError, Unavailable
@@ -33,20 +37,6 @@ LONGEST: Final = timedelta(days=100)
 
 _SCHEME = "api:/"
 _INSIDE_MODELS = "models/any/any"
-
-Kind = Literal["approved", "revoked", "restored", "removed", "re-pointed", "terms"]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One entry that the draft changes. `before` None: it was not listed; `after`: no longer."""
-
-    kind: Kind
-    path: str
-    before: ApprovedBundle | None
-    after: ApprovedBundle | None
-    length: int
-    """Bytes of the index, for whoever fetches and checks it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +50,16 @@ class Review:
     """Of the draft."""
     expires: datetime
     differences: tuple[Difference, ...]
+    entries: Mapping[str, Listed]
+    """What is in force, by path."""
+    audit_head: str
+    """What the signature would anchor; "" for nothing."""
     needed: int
     """Signatures that put it in force."""
-    keyids: tuple[str, ...]
-    """Of who may sign."""
+    holders: Mapping[str, str]
+    """Of who may sign: key id to name."""
+    signed: frozenset[str]
+    """Key ids of the signatures that the draft has."""
     draft: Metadata[Targets]
 
     def find(self, bundle: Digest) -> Difference | None:
@@ -106,15 +102,23 @@ class Approver:
             )
         if not now < signed.expires <= now + LONGEST:
             raise TrustError("OUT-T114", f"it expires {signed.expires:%Y-%m-%d}")
+        entries = _entries(current.targets, signed.targets)
+        differences = compare(entries, _entries(signed.targets, current.targets))
         role = targets.get_delegated_role("models")
+        result = targets.get_verification_result(
+            "models", proposed.signed_bytes, proposed.signatures
+        )
         return Review(
             root=trusted.root.version,
             trusted=current.version,
             version=signed.version,
             expires=signed.expires,
-            differences=tuple(_differences(current.targets, signed.targets)),
+            differences=differences,
+            entries=entries,
+            audit_head=_head(differences),
             needed=role.threshold,
-            keyids=tuple(role.keyids),
+            holders={each: keys.holder(targets.get_key(each)) for each in role.keyids},
+            signed=frozenset(result.signed),
             draft=proposed,
         )
 
@@ -123,7 +127,7 @@ class Approver:
 
         Raises `InvalidRequest` (OUT-T112) if the key is not one of an approver.
         """
-        if key.public_key.keyid not in review.keyids:
+        if key.public_key.keyid not in review.holders:
             raise InvalidRequest("OUT-T112", f"key {key.public_key.keyid[:8]}")
         signature = key.sign(review.draft.signed_bytes)
         return signature.keyid, signature.signature
@@ -178,29 +182,40 @@ def _draft(data: bytes) -> Metadata[Targets]:
     return metadata
 
 
-def _differences(
-    before: Mapping[str, TargetFile], after: Mapping[str, TargetFile]
-) -> Iterator[Difference]:
-    for path in sorted({*before, *after}):
-        old, new = before.get(path), after.get(path)
-        if old == new:
-            continue
-        was = _bundle(old) if old is not None else None
-        now = _bundle(new) if new is not None else None
-        target = new if new is not None else old
-        yield Difference(_kind(was, now), path, was, now, target.length if target else 0)
+def audit(review: Review, trail: Iterable[Line]) -> Findings:
+    """Check that the server's trail goes on from every head that approvers have signed, up to the
+    one that this signature would anchor. Raises `TrustError` OUT-S170.
+    """
+    known = [*anchors(review.entries.values())]
+    if review.audit_head:
+        known.append(Anchor(review.audit_head, "this draft"))
+    found = verify(trail, known)
+    if found.problems:
+        raise TrustError("OUT-S170", "; ".join(found.problems))
+    if known and not review.audit_head and review.differences:
+        raise TrustError("OUT-S170", "the draft anchors no head of it, but earlier ones did")
+    return found
 
 
-def _kind(was: ApprovedBundle | None, now: ApprovedBundle | None) -> Kind:
-    if now is None:
-        return "removed"
-    if was is None:
-        return "revoked" if now.revoked else "approved"
-    if was.digest != now.digest:
-        return "re-pointed"
-    if was.revoked != now.revoked:
-        return "revoked" if now.revoked else "restored"
-    return "terms"
+def _entries(
+    targets: Mapping[str, TargetFile], others: Mapping[str, TargetFile]
+) -> dict[str, Listed]:
+    """What can be shown. What cannot must be the same in the other list: then it is not news."""
+    found = {}
+    for path, target in targets.items():
+        try:
+            found[path] = Listed(_bundle(target), target.length)
+        except TrustError:
+            if others.get(path) != target:
+                raise
+    return found
+
+
+def _head(differences: Iterable[Difference]) -> str:
+    try:
+        return head_of(differences)
+    except ValueError as error:
+        raise TrustError("OUT-T114", str(error)) from error
 
 
 def _bundle(target: TargetFile) -> ApprovedBundle:

@@ -1,28 +1,34 @@
 """Drafts of role models: what approvers are asked to sign.
 
-A draft is a set of changes to the list in force. The server makes it and collects signatures; it
-can never complete it. When the list in force changes first, the draft is made again on the new
-one and its signatures are gone: nobody signed *that* list.
+A draft is a set of changes to the list in force; without changes it is the same list for another
+90 days. The server makes it and collects signatures; it can never complete it. When the list in
+force changes first, the draft is made again on the new one and its signatures are gone: nobody
+signed *that* list.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from control_plane.signing import durable
 from control_plane.signing.create import MODELS_EXPIRES, serialise
 from protocol import codec
-from protocol.approval import Approved
+from protocol.approval import Approvals, Approved, ApprovedBundle
 from protocol.identifiers import Count, Digest, ModelName, Version, digest_hex
 from protocol.targets import bundle_path
 
 MAX_BYTES: Final = 2 * codec.MAX_TUF_ROLE
+
+DraftKind = Literal["approve", "restore", "revoke", "renew", "change"]
+"""`restore` approves what is revoked; `change` is anything that no command of ours drafts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """`data` is the whole file as it would be published, with the signatures so far."""
+    """`data` is the whole file as it would be published, with the signatures so far.
+
+    The audit head that its entries anchor is in `data` only: `changes`, and so the id, are the
+    same whenever it is made.
+    """
 
     id: str
     changes: tuple[Change, ...]
@@ -52,6 +62,13 @@ class Draft:
     """Of the list in force that it was made from."""
     version: Count
     data: bytes
+    by: str = ""
+    """Who asked for it, and why: told to approvers, not signed."""
+    why: str = ""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return tuple(f"{each.model}/{each.version}" for each in self.changes)
 
     def metadata(self) -> Metadata[Targets]:
         return Metadata[Targets].from_bytes(self.data)
@@ -86,15 +103,46 @@ def make(
     base: Digest,
     version: int,
     now: datetime,
+    audit_head: str = "",
 ) -> Draft:
+    """`audit_head` is what the entries that it changes anchor."""
     signed = Targets(version=version, expires=now + MODELS_EXPIRES)
     signed.targets = dict(current.signed.targets)
     for change in changes:
         if change.terms is None:
             signed.targets.pop(change.path, None)
         else:
-            signed.targets[change.path] = _target(change, change.terms)
+            terms = dataclasses.replace(change.terms, audit_head=audit_head)
+            signed.targets[change.path] = _target(change, terms)
     return Draft(draft_id(changes), changes, base, version, serialise(Metadata(signed)))
+
+
+def kind(changes: Iterable[Change], listed: Approvals) -> DraftKind:
+    """What a draft is for, seen from the list in force."""
+    changes = tuple(changes)
+    if not changes:
+        return "renew"
+    if len(changes) > 1 or changes[0].terms is None:
+        return "change"
+    if changes[0].terms.state == "revoked":
+        return "revoke"
+    before = listed.get(changes[0].digest)
+    if before is None:
+        return "approve"
+    return "restore" if before.revoked else "change"
+
+
+def is_moot(changes: Iterable[Change], listed: Approvals) -> bool:
+    """Whether the list in force says all of it already. Renewing is never moot by what it says."""
+    changes = tuple(changes)
+    return bool(changes) and all(_says(change, listed) for change in changes)
+
+
+def _says(change: Change, listed: Approvals) -> bool:
+    there: ApprovedBundle | None = listed.get(change.digest)
+    if change.terms is None or there is None:
+        return change.terms is None and there is None
+    return dataclasses.replace(there.terms, audit_head="") == change.terms
 
 
 def _target(change: Change, terms: Approved) -> TargetFile:

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -77,13 +77,16 @@ class Repository:
 
     @classmethod
     def create_dev(
-        cls, directory: Path, keys_directory: Path, fleet: FleetName, now_ms: int
+        cls,
+        directory: Path,
+        keys_directory: Path,
+        fleet: FleetName,
+        now_ms: int,
+        approvers: Sequence[str] = (),
     ) -> Repository:
-        """All keys on this machine, one signature enough: `init --dev`.
-
-        Raises `FileExistsError` if there are keys already.
-        """
-        create.create(directory, create.dev_ceremony(keys_directory), online.moment(now_ms))
+        """All keys on this machine: `init --dev`. Raises what `create.dev_ceremony` raises."""
+        ceremony = create.dev_ceremony(keys_directory, approvers)
+        create.create(directory, ceremony, online.moment(now_ms))
         return cls.open(directory, keys_directory, fleet)
 
     @classmethod
@@ -125,18 +128,30 @@ class Repository:
 
     # --- drafts ---------------------------------------------------------------------------------
 
-    def draft(self, changes: tuple[Change, ...], now_ms: int) -> Draft:
+    def draft(
+        self,
+        changes: tuple[Change, ...],
+        now_ms: int,
+        audit_head: str = "",
+        *,
+        by: str = "",
+        why: str = "",
+    ) -> Draft:
         """The draft of these changes; made again, without signatures, if the list in force has
-        moved on or half of the draft's own time has passed."""
+        moved on or half of the draft's own time has passed. A newer `audit_head` alone is no
+        reason to. Who asked for it first, and why, is kept."""
         with self._lock:
             base = digest_of(self._files["models"])
             now = online.moment(now_ms)
-            draft = self._drafts.get(draft_id(changes))
-            if draft is None or draft.base != base or draft.lapses_soon(now):
-                current: Metadata[Targets] = self._load("models")
-                version = max(current.signed.version, self._listed_version("models")) + 1
-                draft = make(changes, current, base, version, now)
-                self._drafts.put(draft)
+            before = self._drafts.get(draft_id(changes))
+            if before is not None and before.base == base and not before.lapses_soon(now):
+                return before
+            current: Metadata[Targets] = self._load("models")
+            version = max(current.signed.version, self._listed_version("models")) + 1
+            draft = make(changes, current, base, version, now, audit_head)
+            said = before or Draft(draft.id, changes, base, version, b"", by, why)
+            draft = dataclasses.replace(draft, by=said.by, why=said.why)
+            self._drafts.put(draft)
             return draft
 
     def drafts(self) -> tuple[Draft, ...]:

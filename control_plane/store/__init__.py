@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from control_plane.store import migrations
+from control_plane.store.audit import Audit
 from control_plane.store.bundles import Bundles
 from control_plane.store.connections import Connections
 from control_plane.store.devices import Devices
@@ -15,6 +17,7 @@ from control_plane.store.events import Events
 from control_plane.store.idempotency import Idempotency
 from control_plane.store.operations import Operations
 from control_plane.store.payloads import Payloads
+from control_plane.store.people import People
 from control_plane.store.plans import Plans
 from control_plane.store.records import Records
 from control_plane.store.rollouts import Rollouts
@@ -47,6 +50,8 @@ class Store:
         self.operations = Operations(get, write)
         self.idempotency = Idempotency(get, write)
         self.records = Records(get)
+        self.people = People(get, write)
+        self.audit = Audit(get, write)
 
     def connection(self) -> sqlite3.Connection:
         return self._connections.get()
@@ -56,6 +61,40 @@ class Store:
         """One transaction around everything inside; the inner ones of the objects join it."""
         with self._connections.write() as connection:
             yield connection
+
+    def happened(
+        self,
+        who: str,
+        topic: str,
+        type: str,
+        data: Mapping[str, Any],
+        now_ms: int,
+        *,
+        before: Any = None,
+        after: Any = None,
+        why: str = "",
+        evidence: str = "",
+    ) -> None:
+        """Note a change: the event for whoever watches, the record for whoever asks later.
+
+        Belongs into the `write()` block of the change itself. `who` is a person's name,
+        `device:<id>`, `gate`, `ticker` or `control plane`; `evidence` the digest of what an
+        automatic decision rests on.
+        """
+        with self.write():
+            said = {**data, "why": why} if why else data
+            self.events.append(topic, type, said, now_ms)
+            self.audit.append(
+                who,
+                type,
+                topic,
+                data,
+                now_ms,
+                before=before,
+                after=after,
+                why=why,
+                evidence=evidence,
+            )
 
     def close(self) -> None:
         self._connections.close()

@@ -21,11 +21,13 @@ from control_plane.web import (
     rollouts,
     trust,
 )
-from control_plane.web.auth import RequireToken, bearer
+from control_plane.web.auth import RequireToken, bearer, identify
 from control_plane.web.description import describe
 from control_plane.web.faults import answer_errors
+from control_plane.web.guesses import LimitGuesses
 from control_plane.web.limits import Limited
 from control_plane.web.parts import Parts, own_fleet
+from control_plane.web.permissions import require_declared
 from control_plane.web.requests import Traced
 from protocol.enrolment import MAX_REQUEST
 from protocol.enrolment import PATH as ENROL
@@ -65,7 +67,10 @@ def create_app(parts: Parts) -> FastAPI:
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     answer_errors(app)
     app.add_middleware(Limited, limit=max_body)
-    app.add_middleware(RequireToken, token=parts.token)
+    app.add_middleware(
+        RequireToken, identify=lambda token: identify(parts.store.people, token, parts.now_ms())
+    )
+    app.add_middleware(LimitGuesses, attempts=parts.attempts)
     app.add_middleware(Traced)
     app.include_router(health.router)
     app.include_router(enrol.public)
@@ -78,4 +83,5 @@ def create_app(parts: Parts) -> FastAPI:
     ):  # fmt: skip
         fleet.include_router(module.router)
     app.include_router(fleet)
+    require_declared(app.routes, "/v1/fleets/")
     return app

@@ -17,9 +17,11 @@ from starlette.requests import ClientDisconnect
 from control_plane.catalog.archive import MEDIA_TYPE, Unpacker
 from control_plane.catalog.layout import Layout
 from control_plane.push import Catalogue, check_free, push
+from control_plane.roles import Principal
 from control_plane.web import idempotency
 from control_plane.web.operations import Operation, shown
 from control_plane.web.parts import Here, Parts
+from control_plane.web.permissions import Who, needs
 from control_plane.web.unknown import unknown
 from control_plane.web.work import Tell
 from protocol.errors import InvalidRequest
@@ -47,10 +49,12 @@ def incoming(home: Path) -> Path:
     status_code=202,
     response_model=Operation,
     openapi_extra=_BODY,
+    dependencies=[needs("operate")],
 )
 async def push_bundle(
     request: Request,
     parts: Here,
+    who: Who,
     key: Annotated[str | None, Header(alias=idempotency.HEADER)] = None,
 ) -> Response:
     """The body is the bundle as a tar. Follow the operation; its result names the version.
@@ -62,7 +66,7 @@ async def push_bundle(
         body = await _receive(request, unpacker)
         layout = await run_in_threadpool(unpacker.finish)
         named = idempotency.fingerprint(request, body)
-        response, taken = await run_in_threadpool(_once, parts, key, named, layout, unpacker)
+        response, taken = await run_in_threadpool(_once, parts, who, key, named, layout, unpacker)
     except BaseException:
         unpacker.discard()
         raise
@@ -76,6 +80,7 @@ async def push_bundle(
     summary="A file of a bundle, by digest",
     response_class=Response,
     responses={200: {"content": {"application/octet-stream": {}}}},
+    dependencies=[needs("read")],
 )
 def get_blob(digest: str, parts: Here) -> Response:
     """Index, manifest or member: an approver fetches it here and checks the digest."""
@@ -104,7 +109,7 @@ async def _receive(request: Request, unpacker: Unpacker) -> str:
 
 
 def _once(
-    parts: Parts, key: str | None, named: str, layout: Layout, unpacker: Unpacker
+    parts: Parts, who: Principal, key: str | None, named: str, layout: Layout, unpacker: Unpacker
 ) -> tuple[Response, bool]:
     """The answer, and whether the upload was taken over by an operation."""
     kept = parts.store.idempotency
@@ -113,7 +118,7 @@ def _once(
         if before is not None:
             return idempotency.replayed(before), False
     try:
-        response = _start(parts, layout, unpacker)
+        response = _start(parts, who, layout, unpacker)
     except BaseException:
         if key is not None:
             kept.release(key)
@@ -123,14 +128,14 @@ def _once(
     return response, True
 
 
-def _start(parts: Parts, layout: Layout, unpacker: Unpacker) -> Response:
+def _start(parts: Parts, who: Principal, layout: Layout, unpacker: Unpacker) -> Response:
     # Told at once rather than by the operation; the operation looks again.
     check_free(layout, parts.store)
 
     def task(tell: Tell) -> Mapping[str, Any]:
         to = Catalogue(parts.settings, parts.store, parts.blobs, parts.repository)
         try:
-            bundle = push(layout, to, parts.now_ms(), tell)
+            bundle = push(layout, to, parts.now_ms(), tell, who=who.name)
         finally:
             unpacker.discard()
         parts.wake()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, ConfigDict
 
+from control_plane.roles import Principal
 from control_plane.store.devices import Device
 from control_plane.web.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page, after, cursor
 from control_plane.web.device_changes import allowed, pinned, relabelled, unpinned
@@ -15,6 +16,7 @@ from control_plane.web.device_view import DeviceDetails, ShownDevice, details, s
 from control_plane.web.idempotency import Repeatable
 from control_plane.web.lookup import bundle_of, device_of, known_model, references
 from control_plane.web.parts import Here, Parts
+from control_plane.web.permissions import Who, needs
 from control_plane.web.preconditions import IfMatch, check, tag
 from control_plane.web.selectors import chooser
 
@@ -49,7 +51,7 @@ class Relabelling:
     labels: dict[str, str | None]
 
 
-@router.get("/devices", summary="Devices, by selector")
+@router.get("/devices", summary="Devices, by selector", dependencies=[needs("read")])
 def list_devices(
     parts: Here,
     selector: Annotated[str | None, Query(examples=["site = leeds and line = 3"])] = None,
@@ -68,7 +70,7 @@ def list_devices(
     )
 
 
-@router.get("/devices/{device}", summary="One device in full")
+@router.get("/devices/{device}", summary="One device in full", dependencies=[needs("read")])
 def get_device(device: str, parts: Here, response: Response) -> DeviceDetails:
     """Its document, and the whole state that it last reported."""
     row = device_of(parts, device)
@@ -76,11 +78,12 @@ def get_device(device: str, parts: Here, response: Response) -> DeviceDetails:
     return details(row, references(parts))
 
 
-@router.patch("/devices/{device}", summary="Change labels")
+@router.patch("/devices/{device}", summary="Change labels", dependencies=[needs("operate")])
 def patch_device(
     device: str,
     change: Relabelling,
     parts: Here,
+    who: Who,
     response: Response,
     if_match: IfMatch = None,
 ) -> ShownDevice:
@@ -88,16 +91,21 @@ def patch_device(
     with parts.store.write():
         row = device_of(parts, device)
         check(if_match, row)
-        changed = _save(parts, row, relabelled(row, change.labels), "device.relabelled")
+        changed = _save(parts, who, row, relabelled(row, change.labels), "device.relabelled")
     return _done(parts, changed, response)
 
 
-@router.put("/devices/{device}/pins/{model}", summary="Pin a model to a version")
+@router.put(
+    "/devices/{device}/pins/{model}",
+    summary="Pin a model to a version",
+    dependencies=[needs("operate")],
+)
 def put_pin(
     device: str,
     model: str,
     pin: Pinning,
     parts: Here,
+    who: Who,
     response: Response,
     if_match: IfMatch = None,
 ) -> ShownDevice:
@@ -108,42 +116,78 @@ def put_pin(
         bundle = bundle_of(parts, f"{model}/{pin.version}", "#/version")
         until_ms = int(pin.until.timestamp() * 1000) if pin.until else None
         new = pinned(row, bundle, until_ms, parts.now_ms())
-        about = {"model": model, "version": bundle.version, "why": pin.why}
-        changed = _save(parts, row, new, "device.pinned", **about)
+        about = {"model": model, "version": bundle.version}
+        changed = _save(parts, who, row, new, "device.pinned", pin.why, **about)
     return _done(parts, changed, response)
 
 
-@router.delete("/devices/{device}/pins/{model}", summary="Unpin a model")
+@router.delete(
+    "/devices/{device}/pins/{model}", summary="Unpin a model", dependencies=[needs("operate")]
+)
 def delete_pin(
-    device: str, model: str, parts: Here, response: Response, if_match: IfMatch = None
+    device: str,
+    model: str,
+    parts: Here,
+    who: Who,
+    response: Response,
+    if_match: IfMatch = None,
 ) -> ShownDevice:
     """Nothing changes if it is not pinned."""
     with parts.store.write():
         row = device_of(parts, device)
         check(if_match, row)
         known_model(parts, model)
-        changed = _save(parts, row, unpinned(row, model), "device.unpinned", model=model)
+        changed = _save(parts, who, row, unpinned(row, model), "device.unpinned", model=model)
     return _done(parts, changed, response)
 
 
-@router.post("/devices/{device}/allow", summary="Let a device try a version again")
-def allow_version(device: str, allowing: Allowing, parts: Here, response: Response) -> ShownDevice:
+@router.post(
+    "/devices/{device}/allow",
+    summary="Let a device try a version again",
+    dependencies=[needs("service")],
+)
+def allow_version(
+    device: str, allowing: Allowing, parts: Here, who: Who, response: Response
+) -> ShownDevice:
     """Lifts what the device itself holds against the version."""
     with parts.store.write():
         row = device_of(parts, device)
         bundle = bundle_of(parts, f"{allowing.model}/{allowing.version}", "#/version")
-        about = {"model": bundle.model, "version": bundle.version, "why": allowing.why}
-        changed = _save(parts, row, allowed(row, bundle), "device.allowed", **about)
+        about = {"model": bundle.model, "version": bundle.version}
+        new = allowed(row, bundle)
+        changed = _save(parts, who, row, new, "device.allowed", allowing.why, **about)
     return _done(parts, changed, response)
 
 
-def _save(parts: Parts, before: Device, new: Device, event: str, **about: str) -> Device:
+def _save(
+    parts: Parts,
+    who: Principal,
+    before: Device,
+    new: Device,
+    event: str,
+    why: str = "",
+    **about: str,
+) -> Device:
     """Store a changed document and note it. Inside a transaction."""
     changed = parts.store.devices.change(new, parts.now_ms())
     if changed.version != before.version:
         data = {**about, "document": changed.version}
-        parts.store.events.append(f"devices/{before.local}", event, data, parts.now_ms())
+        parts.store.happened(
+            who.name,
+            f"devices/{before.local}",
+            event,
+            data,
+            parts.now_ms(),
+            before=_documented(before),
+            after=_documented(changed),
+            why=why,
+        )
     return changed
+
+
+def _documented(device: Device) -> dict[str, Any]:
+    """What people may change of it."""
+    return {"labels": device.labels, "pins": device.pins, "allow": device.allow}
 
 
 def _done(parts: Parts, device: Device, response: Response) -> ShownDevice:

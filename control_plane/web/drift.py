@@ -15,6 +15,7 @@ from control_plane.store.devices import Device
 from control_plane.store.record_queries import Merged, RecordQueries
 from control_plane.web.lookup import bundle_of, bundles, known_model
 from control_plane.web.parts import Here, Parts
+from control_plane.web.permissions import needs
 from protocol.identifiers import MAX_INT, DeviceId, Digest
 from protocol.members import Profile, member_document
 from protocol.telemetry import DriftWindow
@@ -64,7 +65,7 @@ class Drift:
     items: list[Cohort]
 
 
-@router.get("/models/{model}/drift", summary="Drift by cohort")
+@router.get("/models/{model}/drift", summary="Drift by cohort", dependencies=[needs("read")])
 def get_drift(
     model: str,
     parts: Here,

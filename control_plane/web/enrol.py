@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import ConfigDict
 
 from control_plane.web.parts import Here
+from control_plane.web.permissions import Who, needs
 from protocol.enrolment import PATH, TOKEN_LIFE_MS, EnrolAnswer, EnrolRequest
 from protocol.wording import rfc3339
 
@@ -35,10 +36,15 @@ class EnrolmentToken:
     expires: str
 
 
-@router.post("/tokens", summary="Make an enrolment token", status_code=201)
-def create_token(asked: TokenRequest, parts: Here, response: Response) -> EnrolmentToken:
+@router.post(
+    "/tokens", summary="Make an enrolment token", status_code=201, dependencies=[needs("service")]
+)
+def create_token(asked: TokenRequest, parts: Here, who: Who, response: Response) -> EnrolmentToken:
     now_ms = parts.now_ms()
-    text = parts.enrolment.create_token(now_ms, labels=asked.labels, name=asked.name)
+    with parts.store.write():
+        text = parts.enrolment.create_token(now_ms, labels=asked.labels, name=asked.name)
+        about = {"labels": asked.labels, "name": asked.name}
+        parts.store.happened(who.name, "tokens", "device.token_created", about, now_ms)
     response.headers["Cache-Control"] = "no-store"
     return EnrolmentToken(text, asked.labels, asked.name, rfc3339(now_ms + TOKEN_LIFE_MS))
 
@@ -51,7 +57,8 @@ def enrol_device(request: EnrolRequest, parts: Here, response: Response) -> Enro
         answer = parts.enrolment.enrol(request, now_ms)
         about = {"device": answer.device, "labels": answer.labels}
         local = answer.device.partition("-")[2]
-        parts.store.events.append(f"devices/{local}", "device.enrolled", about, now_ms)
+        by = f"device:{answer.device}"
+        parts.store.happened(by, f"devices/{local}", "device.enrolled", about, now_ms)
     parts.wake()
     response.headers["Cache-Control"] = "no-store"
     return answer

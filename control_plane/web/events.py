@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from control_plane.web.parts import Here
+from control_plane.web.permissions import needs
 from protocol.wording import rfc3339
 
 router = APIRouter(tags=["telemetry"])
@@ -32,7 +33,7 @@ class Events:
     reset: bool
 
 
-@router.get("/events", summary="Events behind an id")
+@router.get("/events", summary="Events behind an id", dependencies=[needs("read")])
 def list_events(
     parts: Here,
     since: Annotated[int, Query(ge=0, description="Id of the last event seen.")] = 0,

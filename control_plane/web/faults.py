@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from control_plane.web.problems import FieldError, InvalidFields, answer
-from control_plane.web.requests import request_id
+from control_plane.web.requests import PROBLEM, request_id
 from protocol.errors import Failed, InvalidRequest, OutriderError
 
 
@@ -24,6 +24,7 @@ def answer_errors(app: FastAPI) -> None:
 
 def _ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, OutriderError)
+    request.scope.setdefault("state", {})[PROBLEM] = error.code
     place = "?selector" if request.method == "GET" else "#/to"
     return answer(error, request_id(request.scope), selector_at=place)
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from control_plane.store import operations as stored
 from control_plane.web.parts import Here
+from control_plane.web.permissions import needs
 from control_plane.web.unknown import unknown
 from protocol.wording import rfc3339
 
@@ -33,7 +34,9 @@ class Operation:
     changed: str
 
 
-@router.get("/operations/{operation}", summary="How far an operation is")
+@router.get(
+    "/operations/{operation}", summary="How far an operation is", dependencies=[needs("read")]
+)
 def get_operation(operation: str, parts: Here) -> Operation:
     found = parts.store.operations.get(operation)
     if found is None:

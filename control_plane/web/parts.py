@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -13,6 +13,7 @@ from control_plane.fleet.enrolment import Enrolment
 from control_plane.settings import Settings
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
+from control_plane.web.attempts import Attempts
 from control_plane.web.unknown import unknown
 from control_plane.web.work import Work
 from protocol.identifiers import Digest
@@ -28,14 +29,14 @@ class Parts:
     repository: Repository
     enrolment: Enrolment
     work: Work
-    token: Callable[[], str]
-    """The operator's."""
     now_ms: Callable[[], int]
     wake: Callable[[], None]
     """Have the ticker look at once: something has changed."""
     health: Callable[[], Mapping[str, PartHealth]]
     origin_bytes: Callable[[], Mapping[Digest, int]] = dict
     """Per payload, what has left this process since it started."""
+    attempts: Attempts = field(default_factory=Attempts)
+    """Of those who brought wrong tokens. The API's loop owns it; others only read its counts."""
 
 
 @dataclass(frozen=True, slots=True)

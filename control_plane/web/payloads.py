@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from control_plane.web.lookup import known_model
 from control_plane.web.parts import Here
+from control_plane.web.permissions import needs
 from protocol.identifiers import Digest
 
 router = APIRouter(tags=["models"])
@@ -32,7 +33,11 @@ class Payloads:
     items: list[Payload]
 
 
-@router.get("/models/{model}/payloads", summary="Payloads of a model, and bytes published")
+@router.get(
+    "/models/{model}/payloads",
+    summary="Payloads of a model, and bytes published",
+    dependencies=[needs("read")],
+)
 def list_payloads(model: str, parts: Here) -> Payloads:
     known_model(parts, model)
     published = parts.origin_bytes()

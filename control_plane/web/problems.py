@@ -17,7 +17,7 @@ from protocol.problems import Problem, problem
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 2
-"""What 429 and 503 suggest: nothing here waits for longer than a tick."""
+"""What 429 and 503 suggest unless they know better: hardly anything waits longer than a tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def answer(
     if content["status"] == 401:
         said["WWW-Authenticate"] = "Bearer"
     if content["status"] in (429, 503):
-        said["Retry-After"] = str(RETRY_AFTER_S)
+        said.setdefault("Retry-After", str(RETRY_AFTER_S))
     return JSONResponse(content, content["status"], said, MEDIA_TYPE)
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from control_plane.store.record_queries import RecordQueries
 from control_plane.web.lookup import bundle_of, bundles, device_of
 from control_plane.web.parts import Here
+from control_plane.web.permissions import needs
 from protocol.identifiers import DeviceId, Digest
 
 router = APIRouter(tags=["telemetry"])
@@ -61,7 +62,7 @@ class DeviceRecords:
     missing: list[Missing]
 
 
-@router.get("/records", summary="Totals of stored records")
+@router.get("/records", summary="Totals of stored records", dependencies=[needs("read")])
 def get_records(
     parts: Here,
     version: Annotated[
@@ -87,7 +88,11 @@ def get_records(
     )
 
 
-@router.get("/devices/{device}/records", summary="What is stored of one device")
+@router.get(
+    "/devices/{device}/records",
+    summary="What is stored of one device",
+    dependencies=[needs("read")],
+)
 def get_device_records(device: str, parts: Here) -> DeviceRecords:
     row = device_of(parts, device)
     return DeviceRecords(

@@ -15,6 +15,7 @@ from control_plane.web.drafts import approval_of, draft_of
 from control_plane.web.idempotency import Repeatable
 from control_plane.web.lookup import bundle_of, known_model
 from control_plane.web.parts import Here, Parts
+from control_plane.web.permissions import Who, needs
 from protocol.bundle import Needs, decode_index
 from protocol.identifiers import Digest
 from protocol.wording import rfc3339
@@ -110,7 +111,7 @@ class Signed:
     """Now approved: it reaches devices with the next plan that names it."""
 
 
-@router.get("/models", summary="Models")
+@router.get("/models", summary="Models", dependencies=[needs("read")])
 def list_models(
     parts: Here,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
@@ -122,7 +123,11 @@ def list_models(
     return Page([_model(parts, name) for name in rest[:limit]], _next(rest, limit), len(names))
 
 
-@router.get("/models/{model}/versions", summary="Versions of a model, newest first")
+@router.get(
+    "/models/{model}/versions",
+    summary="Versions of a model, newest first",
+    dependencies=[needs("read")],
+)
 def list_versions(
     model: str,
     parts: Here,
@@ -138,7 +143,11 @@ def list_versions(
     )
 
 
-@router.get("/models/{model}/versions/{version}", summary="One version: card, variants, approval")
+@router.get(
+    "/models/{model}/versions/{version}",
+    summary="One version: card, variants, approval",
+    dependencies=[needs("read")],
+)
 def get_version(model: str, version: str, parts: Here) -> ModelVersionDetails:
     row = bundle_of(parts, f"{model}/{version}")
     needs = {v.digest: v.needs for v in decode_index(parts.blobs.read(row.digest)).variants}
@@ -146,7 +155,11 @@ def get_version(model: str, version: str, parts: Here) -> ModelVersionDetails:
     return ModelVersionDetails(_version(parts, row), row.card, variants)
 
 
-@router.get("/models/{model}/versions/{version}/draft", summary="What approvers would sign")
+@router.get(
+    "/models/{model}/versions/{version}/draft",
+    summary="What approvers would sign",
+    dependencies=[needs("read")],
+)
 def get_draft(model: str, version: str, parts: Here) -> Draft:
     """409 OUT-T111 once it is approved. Verify it with your own TUF client before you sign."""
     draft = draft_of(parts, bundle_of(parts, f"{model}/{version}"))
@@ -158,8 +171,9 @@ def get_draft(model: str, version: str, parts: Here) -> Draft:
     "/models/{model}/versions/{version}/signatures",
     summary="Add an approver's signature",
     status_code=201,
+    dependencies=[needs("approve")],
 )
-def add_signature(model: str, version: str, signing: Signing, parts: Here) -> Signed:
+def add_signature(model: str, version: str, signing: Signing, parts: Here, who: Who) -> Signed:
     """At the threshold the version is approved. The server cannot make a signature itself."""
     row = bundle_of(parts, f"{model}/{version}")
     draft = draft_of(parts, row)
@@ -170,7 +184,7 @@ def add_signature(model: str, version: str, signing: Signing, parts: Here) -> Si
             parts.store.bundles.set_state(row.digest, "approved")
             about = {"version": row.version, "digest": row.digest, "by": list(status.by)}
             topic = f"models/{row.model}"
-            parts.store.events.append(topic, "model.approved", about, parts.now_ms())
+            parts.store.happened(who.name, topic, "model.approved", about, parts.now_ms())
         parts.wake()
     return Signed(
         status.signed, status.needed, list(status.by), list(status.missing), status.complete

@@ -15,6 +15,8 @@ from protocol.errors import Failed
 log = logging.getLogger(__name__)
 
 HEADER: Final = b"x-request-id"
+PROBLEM: Final = "problem"
+"""Where a request's state has the code of the problem that it was answered with."""
 
 
 def request_id(scope: Scope) -> str:

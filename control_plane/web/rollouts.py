@@ -15,6 +15,7 @@ from control_plane.web.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page, after, cur
 from control_plane.web.idempotency import Repeatable
 from control_plane.web.lookup import known_model, rollout_of
 from control_plane.web.parts import Here
+from control_plane.web.permissions import Who, needs
 from control_plane.web.problems import WithFacts
 from protocol.codec import to_wire
 from protocol.errors import InvalidRequest
@@ -146,10 +147,12 @@ class Why:
     status_code=201,
     response_model=Rollout | Preview,
     responses={200: {"description": "The preview; nothing has changed", "model": Preview}},
+    dependencies=[needs("operate")],
 )
 def start_rollout(
     spec: Spec,
     parts: Here,
+    who: Who,
     response: Response,
     dry_run: Annotated[bool, Query(description="Only say what it would do.")] = False,
 ) -> Any:
@@ -160,13 +163,18 @@ def start_rollout(
         response.status_code = 200
         return operations.preview(parts.store, asked, approvals, now_ms)
     fleet = parts.settings.fleet
-    started = operations.start_rollout(parts.store, fleet, asked, approvals, now_ms)
+    started = operations.start_rollout(parts.store, fleet, asked, approvals, now_ms, who=who.name)
     response.headers["Location"] = f"/v1/fleets/{fleet}/rollouts/{started['id']}"
     parts.wake()
     return started
 
 
-@router.get("/rollouts", summary="Rollouts, newest first", response_model=Page[Rollout])
+@router.get(
+    "/rollouts",
+    summary="Rollouts, newest first",
+    response_model=Page[Rollout],
+    dependencies=[needs("read")],
+)
 def list_rollouts(
     parts: Here,
     model: Annotated[str | None, Query()] = None,
@@ -181,7 +189,12 @@ def list_rollouts(
     return {"items": items, "next_cursor": behind, "count": parts.store.rollouts.count(model)}
 
 
-@router.get("/rollouts/{rollout}", summary="One rollout", response_model=RolloutDetails)
+@router.get(
+    "/rollouts/{rollout}",
+    summary="One rollout",
+    response_model=RolloutDetails,
+    dependencies=[needs("read")],
+)
 def get_rollout(rollout: str, parts: Here) -> Any:
     """Its waves with honest counts, what was asked for, and the last verdict with its inputs."""
     row = rollout_of(parts, rollout)
@@ -189,7 +202,9 @@ def get_rollout(rollout: str, parts: Here) -> Any:
     return {**shown, "spec": to_wire(row.spec), "judgement": row.verdict}
 
 
-@router.get("/rollouts/{rollout}/devices", summary="Devices of a rollout")
+@router.get(
+    "/rollouts/{rollout}/devices", summary="Devices of a rollout", dependencies=[needs("read")]
+)
 def list_members(rollout: str, parts: Here) -> Members:
     """At most 1000, in order of devices."""
     members = parts.store.rollouts.members.of(rollout_of(parts, rollout).id)
@@ -198,19 +213,29 @@ def list_members(rollout: str, parts: Here) -> Members:
     )
 
 
-@router.post("/rollouts/{rollout}/pause", summary="Pause a rollout", response_model=Rollout)
-def pause_rollout(rollout: str, parts: Here, asked: Why = Why()) -> Any:
+@router.post(
+    "/rollouts/{rollout}/pause",
+    summary="Pause a rollout",
+    response_model=Rollout,
+    dependencies=[needs("operate")],
+)
+def pause_rollout(rollout: str, parts: Here, who: Who, asked: Why = Why()) -> Any:
     """No further wave. Devices go on with what they have begun; an abort is still possible."""
     row = rollout_of(parts, rollout)
-    shown = operations.pause(parts.store, row.id, parts.now_ms(), asked.why)
+    shown = operations.pause(parts.store, row.id, parts.now_ms(), asked.why, who=who.name)
     parts.wake()
     return shown
 
 
-@router.post("/rollouts/{rollout}/resume", summary="Resume a rollout", response_model=Rollout)
-def resume_rollout(rollout: str, parts: Here) -> Any:
+@router.post(
+    "/rollouts/{rollout}/resume",
+    summary="Resume a rollout",
+    response_model=Rollout,
+    dependencies=[needs("operate")],
+)
+def resume_rollout(rollout: str, parts: Here, who: Who) -> Any:
     row = rollout_of(parts, rollout)
-    shown = operations.resume(parts.store, row.id, parts.now_ms())
+    shown = operations.resume(parts.store, row.id, parts.now_ms(), who=who.name)
     parts.wake()
     return shown
 
@@ -220,11 +245,12 @@ def resume_rollout(rollout: str, parts: Here) -> Any:
     summary="Abort a rollout",
     status_code=202,
     response_model=Rollout,
+    dependencies=[needs("operate")],
 )
-def abort_rollout(rollout: str, parts: Here, asked: Why = Why()) -> Any:
+def abort_rollout(rollout: str, parts: Here, who: Who, asked: Why = Why()) -> Any:
     """Every device goes back to what was stable, from its own disk."""
     row = rollout_of(parts, rollout)
-    shown = operations.abort(parts.store, row.id, parts.now_ms(), asked.why)
+    shown = operations.abort(parts.store, row.id, parts.now_ms(), asked.why, who=who.name)
     parts.wake()
     return shown
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import ssl
 import threading
 import time
 from pathlib import Path
@@ -11,45 +13,46 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
-from protocol.errors import Failed, Unavailable
+from control_plane.web.impatient import Impatient, Loop
+from control_plane.web.listener import listen
+from protocol.errors import Failed
+
+__all__ = ["ApiServer", "listen"]
 
 START_S: Final = 15.0
 STOP_S: Final = 10
 """For requests under way when the control plane is asked to stop."""
 LOOK_S: Final = 0.1
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a taken port is told before anything has started.
-
-    Raises `Unavailable` (OUT-N106).
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise Unavailable("OUT-N106", f"{host}:{port}: {error.strerror}") from error
-    return listener
+MAX_HEAD: Final = 16 * 1024
+"""Bytes of a request's first line and headers."""
+KEEP_ALIVE_S: Final = 5
+"""Between two requests on one connection."""
 
 
 class ApiServer:
-    """Serves `app` over TLS on a socket from `listen`."""
+    """Serves `app` over TLS 1.2 or later, and nothing else, on a socket from `listen`."""
 
     def __init__(self, app: FastAPI, listener: socket.socket, certificate: Path, key: Path) -> None:
         self._listener = listener
+        self._certificate, self._key = certificate, key
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._tls.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+        self.renew()
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                ssl_certfile=certificate,
-                ssl_keyfile=key,
+                ssl_context_factory=lambda *_: self._tls,
+                http=Impatient,
+                ws="none",
                 lifespan="off",
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                # Whoever could choose their address could also choose whom wrong tokens lock out.
+                proxy_headers=False,
+                h11_max_incomplete_event_size=MAX_HEAD,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_S,
             )
         )
@@ -59,6 +62,10 @@ class ApiServer:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive() and self._server.started
+
+    def renew(self) -> None:
+        """Show the certificate that is in the file now to whoever connects from now on."""
+        self._tls.load_cert_chain(self._certificate, self._key)
 
     def start(self) -> None:
         """Returns once requests are answered. Raises `Failed` if that does not happen."""
@@ -84,6 +91,7 @@ class ApiServer:
     def _run(self) -> None:
         try:
             # Not the main thread: uvicorn leaves signals alone here.
-            self._server.run([self._listener])
+            with asyncio.Runner(loop_factory=Loop) as runner:
+                runner.run(self._server.serve([self._listener]))
         finally:
             self._ended.set()

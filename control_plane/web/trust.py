@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Response
 
 from control_plane.web.parts import Here, Parts
+from control_plane.web.permissions import needs
 from control_plane.web.unknown import unknown
 
 router = APIRouter(tags=["trust"])
@@ -24,7 +25,7 @@ class Metadata:
     """By role, timestamp last; empty before anything was published."""
 
 
-@router.get("/tuf", summary="All signed metadata in force")
+@router.get("/tuf", summary="All signed metadata in force", dependencies=[needs("read")])
 def get_metadata(parts: Here) -> Metadata:
     return Metadata(
         {number: data.decode() for number, data in parts.repository.roots().items()},
@@ -37,6 +38,7 @@ def get_metadata(parts: Here) -> Metadata:
     summary="One metadata file, by its TUF name",
     response_class=Response,
     responses={200: {"content": {"application/json": {}}}},
+    dependencies=[needs("read")],
 )
 def get_metadata_file(name: str, parts: Here) -> Response:
     """`1.root.json`, `timestamp.json`, `models.json`: what python-tuf's `Updater` asks for."""

@@ -8,6 +8,9 @@ import pytest
 from control_plane import settings as configuration
 from control_plane.access import access
 from control_plane.init import init, init_dev
+from control_plane.signing import create
+from control_plane.signing.quorum import Quorum, dev_warning, quorum
+from control_plane.signing.repository import Repository
 from control_plane.up import PID, end_orphan
 from protocol.errors import InvalidRequest
 
@@ -61,6 +64,52 @@ def test_without_dev_it_says_what_is_missing_and_makes_nothing(tmp_path):
         init(tmp_path / "cp")
     assert (refused.value.code, refused.value.problem.exit) == ("OUT-A120", 4)
     assert refused.value.do == "outrider init --dev"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "names, needed", [("ana", 1), ("ana,bo", 2), ("cy,bo,ana", 2), ("a,b,c,d", 3)]
+)
+def test_named_approvers_have_a_key_each_and_more_than_half_must_sign(tmp_path, names, needed):
+    people = names.split(",")
+    made = init_dev(tmp_path / "cp", approvers=people)
+    assert quorum(made.tuf) == Quorum(needed, tuple(sorted(people)))
+    files = [made.keys / f"{name}.pem" for name in sorted(people)]
+    assert create.dev_approver_keys(made.keys) == tuple(files)
+    for path in files:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    models = Repository.open(made.tuf, made.keys, made.fleet)
+    assert models.approvals() == {}
+
+
+def test_without_names_one_key_approves(tmp_path):
+    made = init_dev(tmp_path / "cp")
+    assert quorum(made.tuf) == Quorum(1, ("dev keys",))
+    assert create.dev_approver_keys(made.keys) == (made.keys / create.APPROVER_KEY,)
+
+
+@pytest.mark.parametrize(
+    "people, said",
+    [
+        ([], "threshold 1: anyone on this machine can ship a model"),
+        (["ana"], "threshold 1: anyone on this machine can ship a model"),
+        (
+            ["ana", "bo", "cy"],
+            "threshold 2 of 3, all on this machine: anyone here can ship a model",
+        ),
+    ],
+)
+def test_the_warning_about_development_keys_says_what_the_metadata_says(tmp_path, people, said):
+    assert dev_warning(init_dev(tmp_path / "cp", approvers=people).tuf) == said
+
+
+@pytest.mark.parametrize(
+    "names", [["ana", "ana"], [""], ["ana", "../bo"], ["Ana"], ["root-1"], ["a" * 33]]
+)
+def test_names_that_are_no_two_approvers_leave_nothing_behind(tmp_path, names):
+    with pytest.raises(InvalidRequest) as refused:
+        init_dev(tmp_path / "cp", approvers=names)
+    assert refused.value.code == "OUT-T117"
     assert list(tmp_path.iterdir()) == []
 
 

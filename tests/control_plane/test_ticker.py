@@ -166,7 +166,13 @@ class ControlPlane:
     def roll_out(self, version: str, **body: Any) -> dict[str, Any]:
         spec = read_spec({"version": f"{MODEL}/{version}", **body})
         return operations.start_rollout(
-            self.store, "north", spec, self.world.approvals, self.now_ms, lambda: "5a" * 16
+            self.store,
+            "north",
+            spec,
+            self.world.approvals,
+            self.now_ms,
+            lambda: "5a" * 16,
+            who="eva",
         )
 
     def status(self, id: str) -> dict[str, Any]:
@@ -313,11 +319,11 @@ def test_the_verdict_that_aborted_can_be_computed_again_from_what_was_recorded(c
 
 def test_a_rollout_that_was_paused_while_it_prepared_begins_only_when_resumed(control, on_v1):
     control.roll_out("v2")
-    operations.pause(control.store, "digits-2", control.now_ms, "wait for ana")
+    operations.pause(control.store, "digits-2", control.now_ms, "wait for ana", who="eva")
     on_v1.run(5)
     shown = control.status("digits-2")
     assert (shown["status"], shown["wave"], shown["why"]) == ("paused", 0, "wait for ana")
-    operations.resume(control.store, "digits-2", control.now_ms)
+    operations.resume(control.store, "digits-2", control.now_ms, who="eva")
     on_v1.run(20)
     assert control.status("digits-2")["status"] == "completed"
 
@@ -327,7 +333,9 @@ def test_an_operators_abort_brings_updated_devices_back_from_their_own_disk(cont
     on_v1.run(10)
     assert sum(d.serving == V2 for d in on_v1.devices.values()) == 3
     downloads = sum(device.downloads for device in on_v1.devices.values())
-    shown = operations.abort(control.store, "digits-2", control.now_ms, "changed my mind")
+    shown = operations.abort(
+        control.store, "digits-2", control.now_ms, "changed my mind", who="eva"
+    )
     assert (shown["status"], shown["returning"]) == ("aborted", {"confirmed": 0, "of": 3})
     on_v1.run(5)
     assert on_v1.all_serve(V1)
@@ -338,10 +346,15 @@ def test_an_operators_abort_brings_updated_devices_back_from_their_own_disk(cont
 def test_a_paused_rollout_waits_and_goes_on(control, on_v1):
     control.roll_out("v2", waves=["1", "100%"])
     on_v1.run(2)
-    assert operations.pause(control.store, "digits-2", control.now_ms)["status"] == "paused"
+    assert (
+        operations.pause(control.store, "digits-2", control.now_ms, who="eva")["status"] == "paused"
+    )
     on_v1.run(20)
     assert sum(V2 in device.ever for device in on_v1.devices.values()) == 1
-    assert operations.resume(control.store, "digits-2", control.now_ms)["status"] == "running"
+    assert (
+        operations.resume(control.store, "digits-2", control.now_ms, who="eva")["status"]
+        == "running"
+    )
     on_v1.run(20)
     assert control.status("digits-2")["status"] == "completed"
 
@@ -385,7 +398,7 @@ def test_a_rollout_over_two_stable_versions_returns_each_device_to_its_own(contr
     control.roll_out("v3", to="all", waves=["7", "100%"], soak="1h")
     on_v1.run(10)
     assert sum(d == V3 for d in on_v1.serving().values()) == 7
-    operations.abort(control.store, "digits-3", control.now_ms)
+    operations.abort(control.store, "digits-3", control.now_ms, who="eva")
     on_v1.run(5)
     assert on_v1.serving() == before
 
@@ -504,7 +517,7 @@ def test_a_misspelt_model_suggests_the_right_one(control, fleet):
 )
 def test_what_has_ended_cannot_be_moved(control, on_v1, verb, code):
     with pytest.raises(InvalidRequest) as caught:
-        verb(control.store, "digits-1", control.now_ms)
+        verb(control.store, "digits-1", control.now_ms, who="eva")
     assert caught.value.code == code
 
 
@@ -512,7 +525,7 @@ def test_a_running_rollout_cannot_be_resumed(control, on_v1):
     control.roll_out("v2", soak="1h")
     on_v1.run(2)
     with pytest.raises(InvalidRequest, match="R204"):
-        operations.resume(control.store, "digits-2", control.now_ms)
+        operations.resume(control.store, "digits-2", control.now_ms, who="eva")
 
 
 def test_a_preview_changes_nothing_and_predicts_the_start(control, on_v1):
@@ -556,7 +569,7 @@ def _about_to(which: str, path: Path) -> Fleet:
         control.roll_out("v2", waves=["1", "100%"])
         fleet.run({"wave": 6, "complete": 12, "abort": 4, "pin": 2}[which])
     if which == "abort":
-        operations.abort(control.store, "digits-2", control.now_ms)
+        operations.abort(control.store, "digits-2", control.now_ms, who="eva")
     if which == "pin":
         row = control.store.devices.need("a-1")
         pinned = dataclasses.replace(row, pins={MODEL: Pin(V1)})

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -130,6 +131,17 @@ def test_init_makes_a_home_and_refuses_to_make_it_again(tmp_path, monkeypatch):
     again = ran(cli.run, [*words, "--json"])
     assert (again.exit, again.out) == (5, "")
     assert json.loads(again.err)["code"] == "OUT-S151"
+
+
+def test_init_with_named_approvers_says_how_many_must_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OUTRIDER_HOME", raising=False)
+    words = ["init", "--dev", "--api-port=0", "--broker-port=0", "--approvers", "ana,bo,cy"]
+    made = ran(cli.run, words)
+    assert made.out.splitlines()[1:] == [
+        "DEV KEYS threshold 2 of 3, all on this machine: anyone here can ship a model"
+    ]
+    assert {path.name for path in Path("outrider/keys").iterdir()} >= {"ana.pem", "bo.pem"}
 
 
 # --- exit codes -----------------------------------------------------------------------------------

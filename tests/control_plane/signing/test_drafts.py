@@ -10,7 +10,7 @@ from protocol.approval import Approved
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_of
 from tests.fakes.fleet_trust import DAY_MS, Device, Fleet
-from tests.fakes.forgery import quorum_fleet
+from tests.fakes.quorum import quorum_fleet
 
 
 @pytest.fixture

@@ -168,7 +168,6 @@ def _parts(
         lambda: repository.roots()[1],
         dev=True,
     )
-    token = settings.operator_token.read_text().strip()
     return Parts(
         settings=settings,
         store=store,
@@ -176,7 +175,6 @@ def _parts(
         repository=repository,
         enrolment=enrolment,
         work=work,
-        token=lambda: token,
         now_ms=lambda: clock[0],
         wake=lambda: wakes.append(None),
         health=lambda: health,

@@ -5,7 +5,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from control_plane.client import problem_of
-from control_plane.web.auth import RequireToken
+from control_plane.roles import Principal
+from control_plane.store import Store
+from control_plane.web.auth import RequireToken, identify
 from control_plane.web.faults import answer_errors
 from control_plane.web.problems import (
     MEDIA_TYPE,
@@ -17,15 +19,22 @@ from control_plane.web.problems import (
 )
 from control_plane.web.requests import Traced
 from protocol.errors import InvalidRequest, OutriderError, TrustError, Unavailable
+from protocol.identifiers import digest_of
 from protocol.problems import CATALOGUE
 
 TOKEN = "a-token"
 
 
+def identified(token: bytes) -> Principal:
+    if token != TOKEN.encode():
+        raise InvalidRequest("OUT-A101", "it is not a token of this control plane")
+    return Principal("eva", "admin")
+
+
 def app_that_raises(error: BaseException) -> TestClient:
     app = FastAPI()
     answer_errors(app)
-    app.add_middleware(RequireToken, token=lambda: TOKEN)
+    app.add_middleware(RequireToken, identify=identified)
     app.add_middleware(Traced)
 
     @app.get("/v1/thing")
@@ -148,10 +157,13 @@ def test_without_the_token_nothing_is_answered(header):
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_an_empty_token_of_ours_lets_nobody_in():
+def test_an_empty_token_of_ours_lets_nobody_in(tmp_path):
     app = FastAPI()
-    app.add_middleware(RequireToken, token=lambda: "")
+    store = Store(tmp_path / "store.sqlite")
+    store.people.create(digest_of(b""), "eva", "admin", 0)
+    app.add_middleware(RequireToken, identify=lambda token: identify(store.people, token, 1))
     answer = TestClient(app).get("/v1/thing", headers={"Authorization": "Bearer "})
+    store.close()
     assert answer.status_code == 401
 
 
