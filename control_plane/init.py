@@ -7,7 +7,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,8 @@ from control_plane import settings as configuration
 from control_plane.broker import control_identity
 from control_plane.fleet.authority import Authority
 from control_plane.settings import API_PORT, BROKER_PORT, Settings
+from control_plane.signing.create import ONLINE
+from control_plane.signing.online_keys import OnlineKeys
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
 from protocol.errors import InvalidRequest
@@ -24,18 +26,31 @@ from protocol.identifiers import digest_of, fleet_name
 TOKEN_BYTES: Final = 32
 
 
-def init(home: Path, **_: object) -> Settings:
-    """Without `--dev`: not in this version. Raises `InvalidRequest` OUT-A120.
+def init(
+    home: Path,
+    fleet: str = "local",
+    *,
+    api_port: int = API_PORT,
+    broker_port: int = BROKER_PORT,
+    host: str = "127.0.0.1",
+    hosts: Sequence[str] = (),
+    now_ms: int | None = None,
+) -> Settings:
+    """A control plane without a root of trust: keys that approve are not made on a server.
 
-    Keys that approve models must not be made on a server, and the ceremony that makes them
-    elsewhere comes later. Nothing that is made with `--dev` has to be thrown away for it.
+    It has its own keys, and `online.pub` for the ceremony that makes the root. Arguments and
+    errors as of `init_dev`.
     """
-    refuse_existing(home)
-    raise InvalidRequest(
-        "OUT-A120",
-        "the ceremony for offline keys comes with a later version; --dev makes all keys here,"
-        " for development only",
-    )
+    settings = _settings(home.absolute(), fleet, host, hosts, api_port, broker_port, dev=False)
+
+    def trust(of: Settings, _now: int) -> None:
+        own = OnlineKeys(of.keys)
+        for which in ONLINE:
+            own.generate(which)
+        own.write_public(of.fleet)
+
+    _beside(settings, now_ms, (host, *hosts), trust)
+    return settings
 
 
 def init_dev(
@@ -57,23 +72,35 @@ def init_dev(
     plane or anything else in `home`, OUT-S120 for a name that no fleet can have, OUT-T117 for
     names that are no two approvers'.
     """
-    home = home.absolute()
-    refuse_existing(home)
-    settings = _settings(home, fleet, host, api_port, broker_port)
+    settings = _settings(home.absolute(), fleet, host, hosts, api_port, broker_port, dev=True)
+
+    def trust(of: Settings, now: int) -> None:
+        Repository.create_dev(of.tuf, of.keys, of.fleet, now, approvers)
+
+    _beside(settings, now_ms, (host, *hosts), trust)
+    return settings
+
+
+def _beside(
+    settings: Settings,
+    now_ms: int | None,
+    hosts: Sequence[str],
+    trust: Callable[[Settings, int], None],
+) -> None:
+    """Made beside and renamed: a power cut never leaves half a control plane."""
+    home = settings.home
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    # Made beside and renamed: a power cut never leaves half a control plane.
     beside = home.with_name(f".{home.name}.init")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True, mode=0o700)
     try:
-        _make(replace(settings, home=beside), now, (host, *hosts), approvers)
+        _make(replace(settings, home=beside), now, hosts, trust)
         if home.exists():
             home.rmdir()
         beside.rename(home)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    return settings
 
 
 def refuse_existing(home: Path) -> None:
@@ -84,7 +111,18 @@ def refuse_existing(home: Path) -> None:
         raise InvalidRequest("OUT-S151", f"{home} is not empty")
 
 
-def _settings(home: Path, fleet: str, host: str, api_port: int, broker_port: int) -> Settings:
+def _settings(
+    home: Path,
+    fleet: str,
+    host: str,
+    hosts: Sequence[str],
+    api_port: int,
+    broker_port: int,
+    *,
+    dev: bool,
+) -> Settings:
+    refuse_existing(home)
+    configuration.require_loopback(dev, host)
     try:
         fleet_name(fleet)
         control_identity(fleet)
@@ -92,11 +130,12 @@ def _settings(home: Path, fleet: str, host: str, api_port: int, broker_port: int
         return configuration.parse(
             {
                 "fleet": fleet,
-                "dev": True,
+                "dev": dev,
                 "api_host": host,
                 "api_port": api,
                 "broker_host": host,
                 "broker_port": broker,
+                "hosts": list(hosts),
             },
             home,
         )
@@ -104,9 +143,11 @@ def _settings(home: Path, fleet: str, host: str, api_port: int, broker_port: int
         raise InvalidRequest("OUT-S120", str(error)) from error
 
 
-def _make(settings: Settings, now_ms: int, hosts: Sequence[str], approvers: Sequence[str]) -> None:
+def _make(
+    settings: Settings, now_ms: int, hosts: Sequence[str], trust: Callable[[Settings, int], None]
+) -> None:
     Authority.create(settings.ca, settings.fleet, now_ms, hosts)
-    Repository.create_dev(settings.tuf, settings.keys, settings.fleet, now_ms, approvers)
+    trust(settings, now_ms)
     token = secrets.token_urlsafe(TOKEN_BYTES)
     store = Store(settings.store)
     store.people.keep_local(digest_of(token.encode()), now_ms)

@@ -55,6 +55,8 @@ _STEPS_PER_TICK = 4
 
 
 class Repository(Protocol):
+    @property
+    def document_key(self) -> str: ...
     def approvals(self) -> Approvals: ...
     def roots(self) -> Mapping[int, bytes]: ...
     def metadata(self) -> Mapping[str, bytes]: ...
@@ -68,6 +70,7 @@ class Repository(Protocol):
 class Publisher(Keeper, Protocol):
     @property
     def settled(self) -> bool: ...
+    def withdraw(self, topic: str) -> None: ...
     def keep_metadata(self, roots: Mapping[int, bytes], roles: Mapping[str, bytes]) -> None: ...
 
 
@@ -97,7 +100,8 @@ class Ticker:
         self._publisher = publisher
         self._offers = offers
         self._listening_since_ms = listening_since_ms
-        self._fresh = True
+        self._signed_with = ""
+        """Key of the documents that were handed over; empty: none were."""
 
     def adopt(self, retained: Mapping[str, bytes], now_ms: int) -> Adopted:
         """Go on from max(store, broker): versions that the fleet has seen are never used again."""
@@ -118,10 +122,12 @@ class Ticker:
 
     def tick(self, now_ms: int) -> None:
         """Raises what the store, the repository and the publisher raise: the next one goes on."""
-        if self._fresh:
-            # A new publisher knows of no document, so it is told of all of them.
+        key = self._repository.document_key
+        if key != self._signed_with:
+            # A new publisher knows of no document, and after a change of keys devices take none
+            # of those that are out: in both cases all of them go out again.
             self._store.devices.unpublish_all()
-            self._fresh = False
+            self._signed_with = key
         approvals = self._repository.approvals()
         self._note_approvals(approvals, now_ms)
         offered = {
@@ -158,6 +164,9 @@ class Ticker:
                 self._store.happened(_NAME, topic, f"model.{state}", about, now_ms)
 
     def _publish_documents(self) -> None:
+        for retired in self._store.devices.to_withdraw():
+            self._publisher.withdraw(self._topics.document(retired))
+            self._store.devices.set_withdrawn(retired)
         while devices := self._store.devices.unpublished():
             with self._store.write():
                 for device in devices:

@@ -7,7 +7,7 @@ of what people did must go on from where approvers saw it last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,8 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater
 
 from control_plane.audit import Anchor, Findings, Line, verify
-from control_plane.signing import keys
+from control_plane.audit import head_of as chain_head
+from control_plane.signing import durable, keys
 from control_plane.signing.review import Difference, Listed, anchors, compare, head_of
 from protocol import codec
 from protocol.approval import ApprovedBundle
@@ -35,6 +36,7 @@ from protocol.targets import read_bundle
 LONGEST: Final = timedelta(days=100)
 """An approval list must not be valid much longer than the 90 days it is made for."""
 
+_LOST: Final = "audit-lost.json"
 _SCHEME = "api:/"
 _INSIDE_MODELS = "models/any/any"
 
@@ -52,8 +54,6 @@ class Review:
     differences: tuple[Difference, ...]
     entries: Mapping[str, Listed]
     """What is in force, by path."""
-    audit_head: str
-    """What the signature would anchor; "" for nothing."""
     needed: int
     """Signatures that put it in force."""
     holders: Mapping[str, str]
@@ -61,6 +61,14 @@ class Review:
     signed: frozenset[str]
     """Key ids of the signatures that the draft has."""
     draft: Metadata[Targets]
+
+    @property
+    def audit_head(self) -> str:
+        """What the signature would anchor; "" for nothing. Raises `TrustError` OUT-T114."""
+        try:
+            return head_of(self.differences)
+        except ValueError as error:
+            raise TrustError("OUT-T114", str(error)) from error
 
     def find(self, bundle: Digest) -> Difference | None:
         return next(
@@ -115,7 +123,6 @@ class Approver:
             expires=signed.expires,
             differences=differences,
             entries=entries,
-            audit_head=_head(differences),
             needed=role.threshold,
             holders={each: keys.holder(targets.get_key(each)) for each in role.keyids},
             signed=frozenset(result.signed),
@@ -125,12 +132,40 @@ class Approver:
     def sign(self, review: Review, key: CryptoSigner) -> tuple[str, str]:
         """`(key id, signature in hex)` over exactly what was reviewed.
 
-        Raises `InvalidRequest` (OUT-T112) if the key is not one of an approver.
+        Raises `InvalidRequest` (OUT-T112) if the key is not one of an approver, `TrustError`
+        (OUT-T114) for entries that anchor different heads.
         """
         if key.public_key.keyid not in review.holders:
             raise InvalidRequest("OUT-T112", f"key {key.public_key.keyid[:8]}")
+        _ = review.audit_head  # Heads that contradict each other are not signed.
         signature = key.sign(review.draft.signed_bytes)
         return signature.keyid, signature.signature
+
+    def approved(
+        self, roots: Mapping[int, bytes], metadata: Mapping[str, bytes], now: datetime
+    ) -> tuple[ApprovedBundle, ...]:
+        """What is in force by this client's own verification. Raises like `review`.
+
+        Entries in terms that are not known here are left out.
+        """
+        current = self._refreshed(roots, metadata, now)._trusted_set["models"]
+        if not isinstance(current, Targets):
+            raise TrustError("OUT-T101", "models is not a list of targets")
+        return tuple(
+            listed.bundle for listed in _entries(current.targets, current.targets).values()
+        )
+
+    def lost(self) -> frozenset[str]:
+        """Heads of the audit trail that this approver knows to be lost: a backup was restored."""
+        try:
+            data = (self._directory / _LOST).read_bytes()
+        except FileNotFoundError:
+            return frozenset()
+        return frozenset(codec.decode(data, list[str], limit=codec.MAX_TUF_ROLE))
+
+    def note_lost(self, heads: Collection[str]) -> None:
+        """Do not miss these heads again."""
+        durable.replace(self._directory / _LOST, codec.encode(sorted({*heads, *self.lost()})))
 
     def _refreshed(
         self, roots: Mapping[int, bytes], metadata: Mapping[str, bytes], now: datetime
@@ -182,19 +217,33 @@ def _draft(data: bytes) -> Metadata[Targets]:
     return metadata
 
 
-def audit(review: Review, trail: Iterable[Line]) -> Findings:
-    """Check that the server's trail goes on from every head that approvers have signed, up to the
-    one that this signature would anchor. Raises `TrustError` OUT-S170.
+def audit(review: Review, trail: Iterable[Line], lost: Collection[str] = ()) -> Findings:
+    """Check that the server's trail is whole up to the head that this signature would anchor, and
+    goes on from every head that approvers have signed; but for those that are known to be `lost`.
+
+    Raises `TrustError` OUT-S170.
     """
-    known = [*anchors(review.entries.values())]
-    if review.audit_head:
-        known.append(Anchor(review.audit_head, "this draft"))
+    known = [each for each in _known(review) if each.head not in lost]
     found = verify(trail, known)
     if found.problems:
         raise TrustError("OUT-S170", "; ".join(found.problems))
-    if known and not review.audit_head and review.differences:
-        raise TrustError("OUT-S170", "the draft anchors no head of it, but earlier ones did")
+    if known and review.differences and not review.audit_head:
+        raise TrustError("OUT-S170", "this draft says nothing of it, but earlier ones did")
     return found
+
+
+def lost_heads(review: Review, trail: Iterable[Line]) -> frozenset[str]:
+    """Heads that approvers have signed and that the trail does not have."""
+    wanted = {each.head for each in anchors(review.entries.values())}
+    for number, line in enumerate(trail, start=1):
+        wanted.discard(chain_head(number, line.hash))
+    return frozenset(wanted)
+
+
+def _known(review: Review) -> Iterator[Anchor]:
+    yield from anchors(review.entries.values())
+    if review.audit_head:
+        yield Anchor(review.audit_head, "this draft")
 
 
 def _entries(
@@ -209,13 +258,6 @@ def _entries(
             if others.get(path) != target:
                 raise
     return found
-
-
-def _head(differences: Iterable[Difference]) -> str:
-    try:
-        return head_of(differences)
-    except ValueError as error:
-        raise TrustError("OUT-T114", str(error)) from error
 
 
 def _bundle(target: TargetFile) -> ApprovedBundle:

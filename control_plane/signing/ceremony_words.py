@@ -75,13 +75,13 @@ def _people(role: str, before: Powers | None, after: Powers) -> Iterator[Line]:
 
 def _online(role: str, before: Powers | None, after: Powers) -> str:
     now = _ids(after.of(role))
-    both = "the server's key" if role == "rollouts" else "the server's key, also for timestamp,"
+    also = ", for timestamp too" if role == "snapshot" else ""
     if before is None:
-        return f"{both} {now} {_MAY[role]}"
+        return f"the server's key {now} {_MAY[role]}{also}"
     was = _ids(before.of(role))
     if set(before.of(role).keys) == set(after.of(role).keys):
-        return f"{both} stays {now}"
-    return f"{both} changes: {was} -> {now}"
+        return f"the server's key stays {now}{also}"
+    return f"the server's key changes: {was} -> {now}{also}"
 
 
 def _key(holding: Holding, keyid: str) -> str:

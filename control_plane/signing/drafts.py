@@ -20,8 +20,10 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from control_plane.signing import durable
 from control_plane.signing.create import MODELS_EXPIRES, serialise
+from control_plane.signing.review import least
 from protocol import codec
 from protocol.approval import Approvals, Approved, ApprovedBundle
+from protocol.bundle import Index
 from protocol.identifiers import Count, Digest, ModelName, Version, digest_hex
 from protocol.targets import bundle_path
 
@@ -112,7 +114,8 @@ def make(
         if change.terms is None:
             signed.targets.pop(change.path, None)
         else:
-            terms = dataclasses.replace(change.terms, audit_head=audit_head)
+            head = audit_head or change.terms.audit_head
+            terms = dataclasses.replace(change.terms, audit_head=head)
             signed.targets[change.path] = _target(change, terms)
     return Draft(draft_id(changes), changes, base, version, serialise(Metadata(signed)))
 
@@ -148,6 +151,12 @@ def _says(change: Change, listed: Approvals) -> bool:
 def _target(change: Change, terms: Approved) -> TargetFile:
     custom: dict[str, Any] = {"custom": codec.to_wire(terms)}
     return TargetFile(change.length, {"sha256": digest_hex(change.digest)}, change.path, custom)
+
+
+def approval(index: Index, digest: Digest, length: int) -> Change:
+    """The entry that approves a bundle as it was pushed."""
+    needs = least(each.needs for each in index.variants)
+    return Change(index.model, index.version, digest, length, Approved(needs=needs))
 
 
 class Drafts:

@@ -61,14 +61,12 @@ def generate(path: Path, name: str, password: bytes | None = None) -> CryptoSign
 
 def load(path: Path, name: str = "", password: bytes | None = None) -> CryptoSigner:
     """Raises `InvalidRequest` (OUT-T113) if there is no such key or the password is wrong."""
+    pem = _read(path)
+    encrypted = _ENCRYPTED in pem
+    if encrypted and password is None:
+        raise InvalidRequest("OUT-T113", f"{path} is encrypted and no passphrase was given")
     try:
-        pem = path.read_bytes()
-        encrypted = _ENCRYPTED in pem
-        if encrypted and password is None:
-            raise InvalidRequest("OUT-T113", f"{path} is encrypted and no passphrase was given")
         signer = CryptoSigner(load_pem_private_key(pem, password if encrypted else None))
-    except OSError as error:
-        raise InvalidRequest("OUT-T113", f"{path}: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:
         wrong = "the passphrase is wrong" if encrypted else "it is no private key in PEM"
         raise InvalidRequest("OUT-T113", f"{path}: {wrong}") from error
@@ -77,8 +75,12 @@ def load(path: Path, name: str = "", password: bytes | None = None) -> CryptoSig
 
 def encrypted(path: Path) -> bool:
     """Whether a passphrase is needed. Raises `InvalidRequest` (OUT-T113)."""
+    return _ENCRYPTED in _read(path)
+
+
+def _read(path: Path) -> bytes:
     try:
-        return _ENCRYPTED in path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InvalidRequest("OUT-T113", f"{path}: {error.strerror or error}") from error
 
@@ -116,7 +118,7 @@ def load_public(path: Path) -> SSlibKey:
 def read_public(found: object) -> SSlibKey:
     """A public key from its JSON. Raises `ValueError` if it is none or its id is not its own."""
     if not isinstance(found, dict):
-        raise ValueError("it is no public key")  # noqa: TRY004 - a wrong value of a file
+        raise ValueError("it is no public key")
     members = {**found}
     keyid = members.pop("keyid", None)
     try:

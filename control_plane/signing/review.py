@@ -21,14 +21,6 @@ Kind = Literal["approved", "revoked", "restored", "removed", "re-pointed", "term
 Purpose = Literal["approve", "revoke", "renew"]
 OnDevice = Literal["stop", "fallback", "report"]
 
-_SERVES: Final[Mapping[Kind, Purpose]] = {
-    "approved": "approve",
-    "restored": "approve",
-    "terms": "approve",
-    "revoked": "revoke",
-}
-"""What a difference may be signed for. What is removed or re-pointed serves nothing: a version
-never changes, and one that must not run any more is revoked."""
 _TYPES: Final = {"FP16": "float16", "FP32": "float32", "FP64": "float64"}
 
 
@@ -107,13 +99,14 @@ def beyond(asked: Asked, differences: Iterable[Difference]) -> str:
 
 
 def _is_asked(asked: Asked, difference: Difference) -> bool:
+    """What is removed or re-pointed is never asked for: a version does not change, and one that
+    must not run any more is revoked."""
     after = difference.after
-    return (
-        difference.path == asked.path
-        and _SERVES.get(difference.kind) == asked.purpose
-        and after is not None
-        and (asked.purpose != "revoke" or after.terms.on_device == asked.on_device)
-    )
+    if difference.path != asked.path or after is None or difference.kind == "re-pointed":
+        return False
+    if asked.purpose == "revoke":
+        return after.revoked and after.terms.on_device == asked.on_device
+    return asked.purpose == "approve" and not after.revoked
 
 
 # --- the audit trail that a list anchors ----------------------------------------------------------

@@ -20,9 +20,9 @@ from control_plane.signing.ceremony import (
     InForce,
     Powers,
     Proposal,
-    check,
     powers,
 )
+from control_plane.signing.ceremony_rules import check, require_threshold
 from protocol.errors import InvalidRequest, TrustError
 
 _SHORTEST_ID = 8
@@ -80,8 +80,8 @@ def first(
         targets=_targets(1, models, rollouts, now),
         models=create.serialise(Metadata(Targets(expires=now + create.MODELS_EXPIRES))),
     )
-    _require_threshold("root", root)
-    _require_threshold("models", models)
+    require_threshold("root", root)
+    require_threshold("models", models)
     check(proposal, now)
     return proposal
 
@@ -103,17 +103,15 @@ def rotate(
     """
     before = powers(base)
     holders, approvers = root.apply("root", before.root), models.apply("models", before.models)
-    _require_threshold("root", holders)
-    _require_threshold("models", approvers)
+    require_threshold("root", holders)
+    require_threshold("models", approvers)
     new_snapshot = snapshot or _only(before.snapshot)
     new_rollouts = rollouts or _only(before.rollouts)
     of_root = not holders.same(before.root)
     of_targets = not approvers.same(before.models) or new_rollouts.keyid not in before.rollouts.keys
     proposal = Proposal(fleet, "rotate", now, base)
     if of_root or new_snapshot.keyid not in before.snapshot.keys:
-        proposal = dataclasses.replace(
-            proposal, root=_root(before, holders, new_snapshot, now)
-        )
+        proposal = dataclasses.replace(proposal, root=_root(before, holders, new_snapshot, now))
     if of_root or of_targets:
         version = before.versions["targets"] + 1
         proposal = dataclasses.replace(
@@ -188,14 +186,6 @@ def _only(holding: Holding) -> Key:
     if len(holding.keys) != 1:
         raise TrustError("OUT-T124", "an online role has one key; name it")
     return next(iter(holding.keys.values()))
-
-
-def _require_threshold(role: str, holding: Holding) -> None:
-    """Raises `InvalidRequest` (OUT-T117). TUF itself refuses to write some of these."""
-    if not 1 <= holding.threshold <= len(holding.keys):
-        raise InvalidRequest(
-            "OUT-T117", f"{role}: {holding.threshold} of {len(holding.keys)} keys cannot sign"
-        )
 
 
 def _find(role: str, name: str, found: Mapping[str, Key]) -> str:

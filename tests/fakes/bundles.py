@@ -73,6 +73,7 @@ def make_bundle(
     profile: Profile | None = None,
     policy: Policy | None = None,
     needs: Needs | None = None,
+    card: Card | None = None,
 ) -> BundleOnDisk:
     """Write a bundle to `directory/<index digest>`; equal arguments give equal bytes.
 
@@ -99,7 +100,7 @@ def make_bundle(
         "golden": ("golden.safetensors", _golden(weights, golden_offset)),
         "profile": ("profile.json", pretty(profile)),
         "policy": ("policy.json", pretty(policy)),
-        "card": ("card.json", pretty(Card(model=model, version=version))),
+        "card": ("card.json", pretty(card or Card(model=model, version=version))),
     }
     variant = Variant(
         tuple(

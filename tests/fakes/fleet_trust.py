@@ -93,8 +93,10 @@ class Fleet:
         self.now_ms = START_MS
         self.broker: dict[str, bytes] = {}
         self.numbers: dict[str, int] = {}
+        self.holders: list[CryptoSigner] = []
+        """Of the root keys, in a fleet with quorums."""
         self.approvers: list[CryptoSigner] = []
-        """Of a fleet with a quorum."""
+        """Of a fleet with quorums."""
         self.plans: dict[str, tuple[bytes, PlanTerms]] = {}
         self.deny = codec.encode(DenyList(FLEET, 1))
         self.repository = Repository.create_dev(self.tuf, self.keys, FLEET, self.now_ms)
@@ -131,13 +133,15 @@ class Fleet:
         self.now_ms += int(hours * HOUR_MS + duration.get("minutes", 0) * 60_000)
 
     def change(self, *changes: Change) -> None:
-        """Draft, sign, complete."""
+        """Draft, have as many sign as must, complete."""
         draft = self.repository.draft(changes, self.now_ms)
-        signature = draft.metadata().sign(self.approver)
-        status = self.repository.add_signature(
-            draft.id, draft.version, signature.keyid, signature.signature
-        )
-        assert status.complete
+        complete = False
+        for approver in self.approvers[:2] or [self.approver]:
+            signature = draft.metadata().sign(approver)
+            complete = self.repository.add_signature(
+                draft.id, draft.version, signature.keyid, signature.signature
+            ).complete
+        assert complete
 
     def approve(self, reference: str, terms: Approved | None = APPROVED) -> Digest:
         model, _, version = reference.partition("/")

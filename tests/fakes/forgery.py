@@ -13,13 +13,12 @@ from control_plane.signing import create
 from protocol.approval import Approved
 from protocol.errors import OutriderError
 from tests.fakes.fleet_trust import (
-    FLEET,
-    START_MS,
     TOPICS,
-    Fleet,
 )
 
 ROLES = ("timestamp", "snapshot", "targets", "models", "rollouts")
+EVIL = b"evil index"
+"""Of a bundle that nobody approved."""
 
 
 def next_publication(fleet):
@@ -34,7 +33,7 @@ def serialise(metadata):
     return metadata.to_bytes(JSONSerializer(compact=True))
 
 
-def seal(fleet, key, broker, *, version=None, drop=(), now_ms=None):
+def seal(key, broker, *, version=None, drop=(), now_ms=None):
     """Snapshot and timestamp over whatever the broker has: what stolen online keys can sign."""
     snapshot = Metadata[Any].from_bytes(broker[TOPICS.tuf("snapshot")])
     for role in ("targets", "models", "rollouts"):
@@ -70,8 +69,7 @@ def refused(device, broker, error=OutriderError):
 
 
 def list_bundle(targets):
-    data = b"evil index"
-    target = TargetFile.from_data("models/digits/evil", data, ["sha256"])
+    target = TargetFile.from_data("models/digits/evil", EVIL, ["sha256"])
     target.unrecognized_fields = {"custom": {"state": "approved"}}
     targets.targets[target.path] = target
     targets.version += 1
@@ -110,24 +108,3 @@ def rotate(fleet, *, sign_old=True, sign_new=True):
         fleet.reopen()
         fleet.publish()
     return data
-
-
-def quorum_fleet(tmp_path):
-    """Two of three approvers."""
-    from control_plane.signing import keys
-    from control_plane.signing.create import Ceremony, Signers
-    from control_plane.signing.repository import Repository
-
-    fleet = Fleet(tmp_path / "quorum")
-    approvers = [keys.generate(tmp_path / f"{name}.pem", name) for name in ("ana", "bo", "cy")]
-    ceremony = Ceremony(
-        root=Signers([fleet.signer(create.ROOT_KEY)], 1),
-        approvers=Signers(approvers, 2),
-        rollouts=fleet.signer(create.ROLLOUTS_KEY),
-        snapshot=fleet.signer(create.SNAPSHOT_KEY),
-    )
-    create.create(fleet.tuf, ceremony, datetime.fromtimestamp(START_MS / 1000, UTC))
-    fleet.repository = Repository.open(fleet.tuf, fleet.keys, FLEET)
-    fleet.approvers = approvers
-    fleet.publish()
-    return fleet

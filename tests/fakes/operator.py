@@ -33,12 +33,16 @@ def signature(
     settings: Settings,
     folder: Path,
     now_ms: int,
+    key: str = create.APPROVER_KEY,
 ) -> dict[str, Any]:
-    """The body of POST signatures, after a review of what GET tuf and GET draft answered."""
+    """The body of POST signatures, after a review of what GET tuf and GET draft answered.
+
+    `key` is a file among the development keys.
+    """
     roots = {int(number): text.encode() for number, text in trust["roots"].items()}
     roles = {role: text.encode() for role, text in trust["roles"].items()}
     approver = Approver(folder / "approver", roots[1])
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     review = approver.review(roots, roles, draft["metadata"].encode(), now)
-    keyid, made = approver.sign(review, keys.load(settings.keys / create.APPROVER_KEY))
+    keyid, made = approver.sign(review, keys.load(settings.keys / key))
     return {"draft": draft["draft"], "signature": {"keyid": keyid, "sig": made}}

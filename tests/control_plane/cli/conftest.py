@@ -11,7 +11,7 @@ from control_plane.cli import commands, rollouts, showing
 from control_plane.client import Access, Client
 from protocol.identifiers import Digest
 from protocol.reported import ModelState, Note, Outcome
-from tests.control_plane.web.conftest import Api, api, new_home  # noqa: F401 - fixtures
+from tests.control_plane.web.conftest import Api, api, new_home, quorum_home  # noqa: F401 - fixtures
 from tests.fakes.bundles import BundleOnDisk
 from tests.fakes.command_line import Ran, ran
 

@@ -38,6 +38,7 @@ def test_the_agreed_commands_are_there():
     assert {" ".join(words) for words in EVERY} == {
         *("init", "serve", "up", "demo", "explain"),
         *("model build", "model push", "model approve", "model list", "model show"),
+        *("model reject", "model revoke", "model withdraw", "model deny", "model undeny"),
         *("rollout start", "rollout status", "rollout pause", "rollout resume", "rollout abort"),
         *("device enrol-token", "device list", "device show"),
         *("device pin", "device unpin", "device allow"),

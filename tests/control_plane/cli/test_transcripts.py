@@ -8,8 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from control_plane import cli
+from protocol.bundle import Needs
+from protocol.identifiers import digest_of
+from protocol.members import Card
 from tests.control_plane.cli.conftest import healthy, rolled_back
 from tests.control_plane.web.conftest import Api
 from tests.fakes.command_line import masked, transcript
@@ -66,13 +75,77 @@ def errors(api: Api) -> None:
     (api.folder / "broken.yaml").write_text(BROKEN)
 
 
+def people(api: Api) -> None:
+    """Two of three sign. Ana's key is encrypted and lies with her; the others' are on the server.
+
+    Version 1 runs, version 2 is pushed, version 3 is on its way.
+    """
+    api.tick_by_itself()
+    one = api.approved("v1", card=a_card("v1", accuracy=0.914, worst_class=0.902))
+    api.enrol("cam-1", site="leeds")
+    api.report("cam-1", digits=healthy(one, api.clock[0]))
+    api.clock[0] += DAY_MS // 4
+    needs = Needs(("aarch64", "x86_64"), "1.17", 96_000_000)
+    for version, weights in (("v2", 1), ("v3", 2)):
+        card = a_card(version, accuracy=0.962, worst_class=0.931)
+        bundle = api.bundle(version, weights_seed=weights, needs=needs, card=card)
+        if version == "v2":
+            assert api.push(bundle).json()["state"] == "succeeded"
+        else:
+            api.packed(bundle)
+    ana = load_pem_private_key((api.parts.settings.keys / "ana.pem").read_bytes(), None)
+    sealed = BestAvailableEncryption(b"correct horse")
+    (api.folder / "ana.pem").write_bytes(
+        ana.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealed)
+    )
+    (api.folder / "ana.txt").write_text("correct horse\n")
+    (api.folder / "wrong.txt").write_text("correct horses\n")
+
+
+def a_card(version: str, **metrics: float) -> Card:
+    return Card(
+        "digits",
+        version,
+        description="Reads digits",
+        license="Apache-2.0",
+        intended_use="demos",
+        limitations="digits only",
+        metrics=metrics,
+    )
+
+
+def ceremony(api: Api) -> None:
+    """A passphrase; everything else is made as people watch."""
+    (api.folder / "words").write_text("correct horse\n")
+
+
+def access(api: Api) -> None:
+    """eva is an operator, bo was one; a file with a login is missing."""
+    people, now_ms = api.store.people, api.clock[0]
+    people.create(digest_of(b"eva"), "eva", "operator", now_ms, now_ms + 90 * DAY_MS)
+    people.create(digest_of(b"bo"), "bo", "operator", now_ms - DAY_MS)
+    people.revoke("bo", now_ms)
+    api.clock[0] += DAY_MS
+    people.used(digest_of(b"eva"), api.clock[0] - 360_000)
+
+
 SCENES: dict[str, Callable[[Api], None]] = {
+    "access": access,
     "approving": versions,
     "devices": devices,
     "rollouts": devices,
     "many": many,
     "errors": errors,
+    "people": people,
+    "trust": ceremony,
 }
+QUORUM = {"people"}
+
+
+@pytest.fixture
+def new_home(request, new_home, quorum_home):
+    """Scenes with several approvers are of another fleet."""
+    return quorum_home if request.node.callspec.params["scene"] in QUORUM else new_home
 
 
 @pytest.mark.parametrize("scene", SCENES)

@@ -6,8 +6,9 @@ import pytest
 from tuf.api.metadata import DelegatedRole, Delegations, Key, Metadata, TargetFile, Targets
 from tuf.api.serialization.json import JSONSerializer
 
+from control_plane.audit import Record, head_of, line_of
 from control_plane.signing import create
-from control_plane.signing.approve import Approver
+from control_plane.signing.approve import Approver, audit, lost_heads
 from control_plane.signing.drafts import Change
 from protocol.approval import Approved
 from protocol.errors import InvalidRequest, TrustError, Unavailable
@@ -219,3 +220,101 @@ def test_signatures_on_the_draft_do_not_change_what_is_signed(fleet, approver):
     assert approver.sign(review(fleet, approver, with_signature), fleet.approver) == approver.sign(
         review(fleet, approver, draft.data), fleet.approver
     )
+
+
+# --- the audit trail ------------------------------------------------------------------------------
+
+
+def trail(records):
+    """So many records, chained."""
+    lines, previous = [], ""
+    for number in range(1, records + 1):
+        lines.append(line_of(Record(number, 0, "ana", "x", "y", previous=previous)))
+        previous = lines[-1].hash
+    return lines
+
+
+def heads(lines):
+    return [head_of(number, line.hash) for number, line in enumerate(lines, start=1)]
+
+
+def anchored(fleet, approver, head, *, in_force=""):
+    """A draft that anchors `head`, over a list that anchors another."""
+    if in_force:
+        fleet.approve("digits/v8", Approved(audit_head=in_force))
+        fleet.publish()
+    draft = fleet.repository.draft((change("v2"),), fleet.now_ms, head)
+    return review(fleet, approver, draft.data)
+
+
+def test_the_head_is_signed_and_is_no_reason_to_draft_anew(fleet, approver):
+    one, two = heads(trail(2))
+    draft = fleet.repository.draft((change("v2"),), fleet.now_ms, one)
+    assert fleet.repository.draft((change("v2"),), fleet.now_ms, two) == draft
+    assert fleet.repository.draft((change("v2"),), fleet.now_ms) == draft
+    shown = review(fleet, approver, draft.data)
+    assert shown.audit_head == shown.differences[0].after.terms.audit_head == one
+
+
+def test_a_trail_that_goes_on_from_what_was_signed_is_whole(fleet, approver):
+    lines = trail(5)
+    known = heads(lines)
+    found = audit(anchored(fleet, approver, known[3], in_force=known[1]), iter(lines))
+    assert (found.records, found.anchored, found.problems) == (5, 4, ())
+
+
+def test_a_fleet_without_a_trail_anchors_nothing(fleet, approver):
+    assert audit(anchored(fleet, approver, ""), []).head == ""
+
+
+@pytest.mark.parametrize(
+    "signed,lines,says",
+    [
+        pytest.param(4, 3, "ends at 3", id="shorter than the draft says"),
+        pytest.param(2, 1, "ends at 1", id="shorter than what is in force"),
+        pytest.param(0, 5, "says nothing", id="the draft leaves it out"),
+    ],
+)
+def test_a_trail_that_does_not_go_on_is_not_anchored(fleet, approver, signed, lines, says):
+    whole = trail(5)
+    head = heads(whole)[signed - 1] if signed else ""
+    shown = anchored(fleet, approver, head, in_force=heads(whole)[1])
+    with pytest.raises(TrustError, match=f"S170.*{says}"):
+        audit(shown, whole[:lines])
+
+
+def test_what_is_known_to_be_lost_is_not_missed_again(fleet, approver):
+    before, after = trail(3), [*trail(1)]
+    for number in (2, 3, 4):
+        after.append(line_of(Record(number, 9, "bo", "x", "y", previous=after[-1].hash)))
+    lost = heads(before)[2]
+    shown = anchored(fleet, approver, heads(after)[3], in_force=lost)
+    with pytest.raises(TrustError, match=r"S170.*digits/v8"):
+        audit(shown, after, approver.lost())
+
+    assert lost_heads(shown, after) == {lost}
+    approver.note_lost({lost})
+
+    assert audit(shown, after, approver.lost()).problems == ()
+    with pytest.raises(TrustError, match="S170"):
+        audit(shown, after[:3], approver.lost())
+
+
+def test_entries_that_disagree_on_the_head_are_not_signed(fleet, approver):
+    one, two = heads(trail(2))
+    draft = fleet.repository.draft((change("v2"), change("v3")), fleet.now_ms, one)
+    metadata = draft.metadata()
+    metadata.signed.targets["models/digits/v3"].unrecognized_fields["custom"]["audit_head"] = two
+    shown = review(fleet, approver, metadata.to_bytes(JSONSerializer(compact=True)))
+    for act in (lambda: audit(shown, trail(2)), lambda: approver.sign(shown, fleet.approver)):
+        with pytest.raises(TrustError, match=r"T114.*different heads"):
+            act()
+
+
+def test_entries_from_the_future_are_no_news_where_they_stay_as_they_are(fleet, approver):
+    """Approvers with newer tools listed something: older ones can go on with everything else."""
+    future = Approved(must_understand=("future/1",))
+    fleet.change(Change("digits", "v9", digest_of(b"v9"), 9, future))
+    fleet.publish()
+    shown = review(fleet, approver, fleet.repository.draft((change("v2"),), fleet.now_ms).data)
+    assert [each.path for each in shown.differences] == ["models/digits/v2"]

@@ -183,7 +183,15 @@ def test_the_wrong_online_key_is_noticed_when_opened(fleet, tmp_path):
         fleet.reopen()
 
 
-def test_an_empty_directory_is_no_repository(fleet, tmp_path):
+def test_an_empty_directory_has_no_root_yet(fleet, tmp_path):
+    with pytest.raises(InvalidRequest) as caught:
+        Repository.open(tmp_path, fleet.keys, FLEET)
+    assert caught.value.code == "OUT-T116"
+
+
+def test_a_root_alone_is_no_repository(fleet, tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "1.json").write_bytes(fleet.root)
     with pytest.raises(TrustError, match="no repository"):
         Repository.open(tmp_path, fleet.keys, FLEET)
 
