@@ -6,7 +6,7 @@ READY := .venv/.stamp
 BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQUITTO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint docs bench clean
+.PHONY: help demo test e2e lint docs bench conformance clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -33,6 +33,9 @@ bench: $(READY) ## one measurement: make bench NAME=fanout
 	@test -f "tests/bench/$(NAME).py" || { echo "make bench NAME=x, where x is one of:" \
 	    $$(cd tests/bench 2>/dev/null && ls *.py | sed 's/\.py$$//'); exit 2; }
 	@$(BROKER) && $(BIN)/python "tests/bench/$(NAME).py" $(ARGS)
+
+conformance: $(READY) ## the public TUF conformance suite: make conformance SUITE=path
+	@PYTHON=$(BIN)/python scripts/tuf-conformance "$(or $(SUITE),$(TUF_CONFORMANCE))" $(ARGS)
 
 clean: ## remove what was built and cached; .venv stays
 	rm -rf build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,6 +18,9 @@ from edge_agent import settings as settings_of
 from protocol.codec import encode
 from protocol.errors import InvalidRequest, OutriderError
 from protocol.telling import document, told
+
+if TYPE_CHECKING:
+    from edge_agent.identity import Identity
 
 INTERRUPTED: Final = 130
 USAGE: Final = 2
@@ -44,16 +47,53 @@ def enrol(
         Path | None, typer.Option(help="File with the token; without it, the token is asked for.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="This device's name in the fleet.")] = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="The next certificate of a device that is enrolled.")
+    ] = False,
+    csr_to: Annotated[
+        Path | None, typer.Option(help="Without network: write a request file into this folder.")
+    ] = None,
+    answer: Annotated[
+        Path | None, typer.Option(help="Without network: the operator's answer file.")
+    ] = None,
+    root_digest: Annotated[
+        str | None, typer.Option(help="With --answer: the digest that the operator was shown.")
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make this device's key and join a fleet with a one-time token."""
+    """Make this device's key and join a fleet with a one-time token, or renew its certificate."""
+    from edge_agent import offline
     from edge_agent.enrol import enrol as join
-    from edge_agent.identity import certificate_until_ms
 
-    paths = settings_of.read(os.environ, home).paths
-    token = _token(token_file)
-    identity = join(token, paths.home, name=name)
+    place = settings_of.read(os.environ, home).paths.home
+    _require_fitting(token_file, name, renew, csr_to, answer, root_digest)
+    if csr_to is not None:
+        file = (
+            offline.write_renewal(place, csr_to)
+            if renew
+            else offline.write_request(place, csr_to, name)
+        )
+        _tell_request(file, as_json)
+        return
+    if renew:
+        from edge_agent.identity import load
+        from edge_agent.renew import renew as ask
+
+        identity = (
+            offline.take_renewal(place, answer)
+            if answer is not None
+            else ask(place, offline.trusted_ms(load(place)))
+        )
+        if as_json:
+            _write(encode(identity.public))
+        else:
+            typer.echo(f"renewed    {identity.local}; cert until {_until(identity)}")
+        return
+    if answer is not None and root_digest is not None:
+        identity = offline.take_answer(place, answer, root_digest)
+    else:
+        identity = join(_token(token_file), place, name=name)
     if as_json:
         _write(encode(identity.public))
         return
@@ -63,9 +103,8 @@ def enrol(
         typer.echo(f"enrolled {told}")
         return
     typer.echo("key        made on this device, stays here", err=True)
-    typer.echo("root.json  matches the token", err=True)
-    until = datetime.fromtimestamp(certificate_until_ms(identity.folder) / 1000, UTC)
-    typer.echo(f"enrolled   {told}; cert until {until.day} {until:%b %Y}")
+    typer.echo(f"root.json  matches the {'token' if answer is None else 'digest'}", err=True)
+    typer.echo(f"enrolled   {told}; cert until {_until(identity)}")
 
 
 @app.command()
@@ -97,6 +136,19 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     raise typer.Exit(shown.exit)
 
 
+@app.command()
+def install(
+    folder: Annotated[Path, typer.Option("--from", help="Folder of the stick.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Install what a stick brings: signatures count as ever, only freshness is not asked for."""
+    from edge_agent.technician.installing import install as carry_out
+
+    socket = settings_of.read(os.environ, home).paths.socket
+    raise typer.Exit(carry_out(socket, folder, as_json=as_json))
+
+
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -117,6 +169,48 @@ def run_command(arguments: Sequence[str]) -> int:
         return _misused(error, as_json)
     except OSError as error:
         return _fail(daemon.of_the_machine(error), as_json)
+
+
+def _require_fitting(
+    token_file: Path | None,
+    name: str | None,
+    renew: bool,
+    csr_to: Path | None,
+    answer: Path | None,
+    root_digest: str | None,
+) -> None:
+    """Raise `InvalidRequest` OUT-S120 for options of `enrol` that say two things at once."""
+    enrols_with_file = answer is not None and not renew
+    wrong = {
+        "either --csr-to or --answer: first the one, later the other": csr_to and answer,
+        "with files there is no token": token_file and (renew or csr_to or answer),
+        "the name goes into the request: --csr-to": name and (renew or answer),
+        "--root-digest goes with --answer": root_digest and not enrols_with_file,
+        "--root-digest is missing: the operator's command showed it": (
+            enrols_with_file and not root_digest
+        ),
+    }
+    for why, said in wrong.items():
+        if said:
+            raise InvalidRequest("OUT-S120", why, do="outrider-agent enrol --help")
+
+
+def _tell_request(file: Path, as_json: bool) -> None:
+    if as_json:
+        _write(json.dumps({"request": str(file)}).encode())
+        return
+    typer.echo("key        stays on this device", err=True)
+    typer.echo(f"wrote      {file}")
+    typer.echo(
+        f"next       an operator runs: outrider device sign-request {file.name} --to .", err=True
+    )
+
+
+def _until(identity: Identity) -> str:
+    from edge_agent.identity import certificate_until_ms
+
+    until = datetime.fromtimestamp(certificate_until_ms(identity.folder) / 1000, UTC)
+    return f"{until.day} {until:%b %Y}"
 
 
 def _token(file: Path | None) -> str:

@@ -6,6 +6,9 @@
 The floor is the newest moment that signed metadata proves to have passed. It is kept over
 restarts, only rises, and never rises because of the wall clock: a machine that once woke up in
 2040 must not remember it. Time is compared with expiries, never used to measure durations.
+
+One thing lowers the floor: root holders who replace the keys that raised it. Else whoever stole
+them could put off, until approvals expire, all that their successors say.
 """
 
 from __future__ import annotations
@@ -96,6 +99,8 @@ class Floor:
     at_ms: int
     boot: str = ""
     since_boot_s: float = 0.0
+    keys: str = ""
+    """Name of the keys that said so; empty: nobody whose word can be taken back."""
 
 
 class Clock:
@@ -116,8 +121,9 @@ class Clock:
         if earliest_ms is None:
             # A development machine may be set to any date, and its control plane shares it.
             earliest_ms = 0 if trust_wall else EARLIEST_MS
+        self._earliest_ms = earliest_ms
         self._floor = self._restored(earliest_ms)
-        self._kept_ms = self._floor.at_ms
+        self._kept_ms, self._kept_keys = self._floor.at_ms, self._floor.keys
 
     def now_ms(self) -> int:
         """Trusted time, Unix ms. May go back when the wall clock loses its synchronisation."""
@@ -140,24 +146,42 @@ class Clock:
         return "wall clock (development)" if self._trust_wall else "floor"
 
     @property
+    def unset(self) -> bool:
+        """Whether nobody vouches for the time: no time service, and no signed metadata yet."""
+        return self.basis == "floor" and self._kept_ms <= self._earliest_ms
+
+    @property
     def floor_ms(self) -> int:
         """The newest moment known to have passed, as kept on disk."""
         return self._kept_ms
 
-    def raise_floor(self, at_ms: int) -> bool:
+    def raise_floor(self, at_ms: int, keys: str = "") -> bool:
         """Remember that `at_ms` has passed, durably. False if that was known. Raises `OSError`.
 
         What is kept is the proven moment itself; time counted since an older one still stands
-        while this process lives, so trusted time does not go back by it.
+        while this process lives, so trusted time does not go back by it. `keys` names who said so.
         """
         if at_ms <= self._kept_ms:
             return False
-        floor = Floor(at_ms, self._boot, self._sources.since_boot_s())
-        durable.replace(self._file, codec.encode(floor))
-        self._kept_ms = at_ms
+        floor = Floor(at_ms, self._boot, self._sources.since_boot_s(), keys)
+        self._keep(floor)
         if at_ms > self._proven_ms():
             self._floor = floor
         return True
+
+    def disown(self, keys: str) -> bool:
+        """Begin anew from the earliest, durably, if other keys than these raised the floor. False
+        if they did not, or nobody's did. Raises `OSError`. Only for keys that a newer root names
+        instead: what they sign says at once how late it is."""
+        if self._kept_keys in ("", keys):
+            return False
+        self._floor = Floor(self._earliest_ms, self._boot, self._sources.since_boot_s())
+        self._keep(self._floor)
+        return True
+
+    def _keep(self, floor: Floor) -> None:
+        durable.replace(self._file, codec.encode(floor))
+        self._kept_ms, self._kept_keys = floor.at_ms, floor.keys
 
     def _proven_ms(self) -> int:
         elapsed_s = self._sources.since_boot_s() - self._floor.since_boot_s
@@ -178,4 +202,4 @@ class Clock:
             return Floor(earliest_ms, self._boot, now_s)
         if floor.boot and floor.boot == self._boot and floor.since_boot_s <= now_s:
             return floor
-        return Floor(floor.at_ms, self._boot, now_s)
+        return Floor(floor.at_ms, self._boot, now_s, floor.keys)

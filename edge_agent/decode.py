@@ -37,9 +37,15 @@ def decode(payload: Path, target: Path, digest: Digest, size: int) -> None:
     Raises `PeerError` (OUT-F110) for a payload that is malformed, stands for another file or has
     another length; `TrustError` (OUT-T103) when the result is not the signed one; `OSError`.
     """
+    with payload.open("rb") as source:
+        decode_from(source, target, digest, size)
+
+
+def decode_from(source: BinaryIO, target: Path, digest: Digest, size: int) -> None:
+    """Like `decode`, of a payload that is open already."""
     beside = target.with_name(f".{target.name}.decoding")
     try:
-        with payload.open("rb") as source, beside.open("wb") as sink:
+        with beside.open("wb") as sink:
             header = _header(source, digest, size)
             found = _copy(_blocks(header.features, source), sink, size)
         if found != digest:

@@ -70,6 +70,8 @@ class Trusted:
     models_expired: bool = False
     plan_age_s: float | None = None
     """Seconds since the plan was last confirmed by a fresh timestamp; None: never."""
+    granted: frozenset[Digest] = frozenset()
+    """Bundles that a person carried here with the plan that is in force: freshness is not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +134,10 @@ def hindrance(
 ) -> Hindrance | None:
     """What forbids to activate a candidate now: expired trust, a stale plan, the guard.
 
-    Going back to a bundle that the journal's slots name needs neither freshness.
+    Going back to a bundle that the journal's slots name needs neither freshness, nor does one
+    that came on a stick.
     """
-    if candidate.digest not in journal.slots:
+    if candidate.digest not in journal.slots and candidate.digest not in trusted.granted:
         if trusted.models_expired:
             return Hindrance("OUT-T121", "approvals have expired")
         from_plan = candidate.origin in ("rollout", "stable", "ended")

@@ -8,12 +8,9 @@ names the authority exactly.
 
 from __future__ import annotations
 
-import http.client
 import os
-import socket
 import ssl
 from pathlib import Path
-from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from edge_agent import durable, identity
+from edge_agent.asking import TIMEOUT_S, Server, ask
 from edge_agent.identity import (
     BROKER_CA,
     CERTIFICATE,
@@ -38,16 +36,10 @@ from protocol.enrolment import (
     PATH,
     EnrolAnswer,
     EnrolRequest,
-    Token,
     decode_token,
 )
-from protocol.errors import InvalidRequest, OutriderError, PeerError, TrustError, Unavailable
-from protocol.identifiers import digest_of, local_name
-from protocol.problems import CATALOGUE
-
-TIMEOUT_S: Final = 30.0
-_NO_CHECK_TIME: Final = 0x200000
-"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which `ssl` has no name for."""
+from protocol.errors import InvalidRequest, PeerError, TrustError
+from protocol.identifiers import Digest, digest_of, local_name
 
 
 def enrol(
@@ -60,25 +52,68 @@ def enrol(
     (another server than the token's), OUT-T108 (another root.json); `Unavailable` OUT-N104;
     `PeerError` for an answer that makes no sense; `OSError` when the disk does not take it.
     """
+    folder = unenrolled(home)
+    token = decode_token(token_text)
+    if name is not None:
+        require_name(name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = device_key(folder / KEY)
+    request = EnrolRequest(token.t, make_csr(key), name)
+    try:
+        server = Server(token.u, token.host, token.port, token.authority)
+        # A device without a battery knows no time yet that certificates could be checked against.
+        data = ask(server, PATH, encode(request), now_ms=None, timeout_s=timeout_s)
+    except ValueError as error:
+        raise InvalidRequest("OUT-A202", str(error)) from error
+    answer = decode(data, EnrolAnswer, limit=MAX_ANSWER)
+    authority = ssl.DER_cert_to_PEM_cert(token.authority)
+    return settle(folder, answer, key, token.r, url=token.u, api_ca=authority)
+
+
+def unenrolled(home: Path) -> Path:
+    """Where the identity goes. Raises `InvalidRequest` OUT-D404 if there is one."""
     folder = home / FOLDER
     if (folder / ENROLMENT).exists():
         raise InvalidRequest("OUT-D404", f"as {identity.load(home).device}")
-    token = decode_token(token_text)
-    if name is not None:
-        try:
-            local_name(name)
-        except ValueError as error:
-            raise InvalidRequest("OUT-S120", str(error)) from error
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = _key(folder / KEY)
-    request = EnrolRequest(token.t, _csr(key), name)
-    answer = _ask(token, encode(request), timeout_s)
+    return folder
+
+
+def require_name(name: str) -> None:
+    """Raises `InvalidRequest` OUT-S120 for what is no device's name."""
+    try:
+        local_name(name)
+    except ValueError as error:
+        raise InvalidRequest("OUT-S120", str(error)) from error
+
+
+def settle(
+    folder: Path,
+    answer: EnrolAnswer,
+    key: ec.EllipticCurvePrivateKey,
+    digest: Digest,
+    *,
+    url: str,
+    api_ca: str,
+) -> Identity:
+    """Check an answer and keep it. `digest` is that of the root.json that people vouch for.
+
+    Raises `TrustError` OUT-T108 for another root.json, `PeerError` for an identity that is not
+    this device's, `OSError`.
+    """
     root = answer.root.encode()
-    if digest_of(root) != token.r:
-        raise TrustError("OUT-T108", f"expected {token.r[:15]}, got {digest_of(root)[:15]}")
-    _require_own(answer, key)
+    if digest_of(root) != digest:
+        raise TrustError("OUT-T108", f"expected {digest[:15]}, got {digest_of(root)[:15]}")
+    require_own(answer.certificate, answer.device, key)
+    require_authority(answer.broker_ca)
     enrolled = Enrolled(
-        answer.device, answer.fleet, answer.broker, token.r, answer.dev, answer.labels
+        answer.device,
+        answer.fleet,
+        answer.broker,
+        digest,
+        answer.dev,
+        answer.labels,
+        url,
+        api_ca,
     )
     for file, data in (
         (CERTIFICATE, answer.certificate.encode()),
@@ -90,7 +125,7 @@ def enrol(
     return Identity(folder, enrolled, root)
 
 
-def _key(path: Path) -> ec.EllipticCurvePrivateKey:
+def device_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """The device's key: the one that an interrupted enrolment left, else a new one, on disk."""
     try:
         kept = serialization.load_pem_private_key(path.read_bytes(), None)
@@ -117,72 +152,31 @@ def _key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _csr(key: ec.EllipticCurvePrivateKey) -> str:
+def make_csr(key: ec.EllipticCurvePrivateKey) -> str:
     """The control plane decides the name, so the request only proves the key."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "outrider device")])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject)
     return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _ask(token: Token, body: bytes, timeout_s: float) -> EnrolAnswer:
-    connection = http.client.HTTPSConnection(
-        token.host, token.port, timeout=timeout_s, context=_trusting(token)
-    )
-    try:
-        connection.request("POST", PATH, body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        status, data = response.status, response.read(MAX_ANSWER + 1)
-    except ssl.SSLCertVerificationError as error:
-        raise TrustError("OUT-T118", error.verify_message) from error
-    except (OSError, http.client.HTTPException, socket.gaierror) as error:
-        raise Unavailable("OUT-N104", _words(error), place=token.u) from error
-    finally:
-        connection.close()
-    if status != http.client.OK and status != http.client.CREATED:
-        raise _refusal(status, data)
-    return decode(data, EnrolAnswer, limit=MAX_ANSWER)
-
-
-def _words(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
-
-
-def _trusting(token: Token) -> ssl.SSLContext:
-    """Exactly the token's authority, and the host name checked."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(cadata=token.authority)
-    except (ssl.SSLError, ValueError) as error:
-        raise InvalidRequest("OUT-A202", "its certificate authority cannot be read") from error
-    context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
-    return context
-
-
-def _refusal(status: int, data: bytes) -> OutriderError:
-    """The control plane's problem, in its own words where it is one of the catalogue."""
-    try:
-        body = decode(data, dict[str, Any], limit=MAX_ANSWER)
-    except PeerError:
-        body = {}
-    code, detail = body.get("code"), str(body.get("detail", ""))[:300]
-    if isinstance(code, str) and code in CATALOGUE:
-        kind = Unavailable if status in (429, 503) else InvalidRequest
-        return kind(code, detail, do=str(body.get("help", ""))[:300])
-    if status >= 500 or status == 429:
-        return Unavailable("OUT-N104", f"the control plane answered {status}")
-    return PeerError("OUT-N210", f"the control plane answered {status} {detail}".strip())
-
-
-def _require_own(answer: EnrolAnswer, key: ec.EllipticCurvePrivateKey) -> None:
+def require_own(certificate_pem: str, device: str, key: ec.EllipticCurvePrivateKey) -> None:
     """Raise `PeerError` unless the certificate is for this key and this device."""
     try:
-        certificate = x509.load_pem_x509_certificate(answer.certificate.encode())
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        x509.load_pem_x509_certificate(answer.broker_ca.encode())
     except ValueError as error:
-        raise PeerError("OUT-N210", f"a certificate cannot be read: {error}") from error
+        raise PeerError("OUT-N210", f"the certificate cannot be read: {error}") from error
     if certificate.public_key() != key.public_key():
         raise PeerError("OUT-N210", "the certificate is for another key")
-    if [name.value for name in names] != [answer.device]:
-        raise PeerError("OUT-N210", f"the certificate is not for {answer.device}")
+    if [name.value for name in names] != [device]:
+        raise PeerError("OUT-N210", f"the certificate is not for {device}")
+
+
+def require_authority(pem: str) -> None:
+    """Raise `PeerError` unless this is one certificate of an authority, or several."""
+    try:
+        for certificate in x509.load_pem_x509_certificates(pem.encode()):
+            if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+                raise ValueError("it is no authority")
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise PeerError("OUT-N210", f"the authority cannot be read: {error}") from error

@@ -97,17 +97,32 @@ class Fetcher:
         self._job: Job | None = None
         self._awaited: dict[str, bool] = {}
         """What is subscribed, and whether its answer is still to come."""
+        self._held: set[Digest] = set()
+        """Bundles that somebody else is bringing."""
 
     # --- what the supervisor calls ------------------------------------------------------------
 
     def ensure(self, model: ModelName, digest: Digest) -> None:
         """This bundle is wanted, into `<bundles>/.<digest>`; any other one no longer is."""
+        if digest in self._held:
+            return
         job = self._job
         same = job is not None and (job.model, job.digest) == (model, digest)
         if job is not None and same and (not job.done or job.directory.exists()):
             return
         self.forget()
         self._job = Job(model, digest, self._bundles / f".{digest}")
+
+    def hold(self, digest: Digest) -> Callable[[], None]:
+        """Leave a bundle to somebody else until `release`; what is returned waits for our work."""
+        self._held.add(digest)
+        if self._job is not None and self._job.digest == digest:
+            self.forget()
+        return self._worker.settled()
+
+    def release(self, digest: Digest) -> None:
+        """The bundle may be fetched again; what lies there by now is found."""
+        self._held.discard(digest)
 
     def forget(self) -> None:
         """Nothing is wanted. What lies on disk stays, for next time."""

@@ -8,9 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
+from edge_agent.asking import Server
+from edge_agent.renewal import Validity
 from protocol.codec import decode
 from protocol.enrolment import MAX_ANSWER, Broker
 from protocol.errors import InvalidRequest, PeerError
@@ -37,10 +41,15 @@ class Enrolled:
     dev: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     """As bound to the token; the device document says what holds now."""
+    url: str = ""
+    """Address of the control plane, https://host:port. Files of older agents lack it."""
+    api_ca: str = ""
+    """The certificate authority of the control plane's API, PEM."""
 
     def __post_init__(self) -> None:
         if split_device_id(self.device)[0] != self.fleet:
             raise ValueError(f"{self.device!r:.80} is not a device of fleet {self.fleet!r:.40}")
+        _ = urlsplit(self.url).port  # a ValueError for what is no port
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,14 @@ class Identity:
     def broker(self) -> Address:
         tls = Tls(self.folder / BROKER_CA, self.folder / CERTIFICATE, self.folder / KEY)
         return Address(self.enrolled.broker.host, self.enrolled.broker.port, tls)
+
+    @property
+    def server(self) -> Server | None:
+        """Where certificates are renewed, if enrolment said so."""
+        parts = urlsplit(self.enrolled.url)
+        if not self.enrolled.api_ca or not parts.hostname:
+            return None
+        return Server(self.enrolled.url, parts.hostname, parts.port or 443, self.enrolled.api_ca)
 
     @property
     def public(self) -> dict[str, Any]:
@@ -115,5 +132,17 @@ def load(home: Path) -> Identity:
 
 def certificate_until_ms(folder: Path) -> int:
     """When this device's certificate expires. Raises `OSError`, `ValueError`."""
-    certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
-    return int(certificate.not_valid_after_utc.timestamp() * 1000)
+    return validity(folder).until_ms
+
+
+def validity(folder: Path) -> Validity:
+    """Of this device's certificate. Raises `OSError`, `ValueError`."""
+    return validity_of(x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes()))
+
+
+def validity_of(certificate: x509.Certificate) -> Validity:
+    return Validity(
+        int(certificate.not_valid_before_utc.timestamp() * 1000),
+        int(certificate.not_valid_after_utc.timestamp() * 1000),
+        certificate.fingerprint(hashes.SHA256()).hex(),
+    )

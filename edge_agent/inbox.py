@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 CAPACITY: Final = 256
 """Messages: 16 MiB of frames at most. Then the link's thread waits, and TCP with it."""
@@ -22,7 +24,22 @@ class LinkChanged:
     why: str
 
 
-Item = Message | LinkChanged | None
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """Work that another thread wants done between two turns; `done` hears how it went."""
+
+    work: Callable[[], Any]
+    done: Future[Any]
+
+    def run(self) -> None:
+        try:
+            self.done.set_result(self.work())
+        except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+            self.done.set_exception(error)
+
+
+Item = Message | LinkChanged | Errand | None
+T = TypeVar("T")
 
 
 class Inbox:
@@ -36,6 +53,12 @@ class Inbox:
 
     def link_changed(self, connected: bool, why: str) -> None:
         self._queue.put(LinkChanged(connected, why))
+
+    def errand(self, work: Callable[[], T]) -> Future[T]:
+        """Have the supervisor do this as soon as it can. What `work` raises, the future raises."""
+        done: Future[T] = Future()
+        self._queue.put(Errand(work, done))
+        return done
 
     def wake(self) -> None:
         """Have the supervisor look around. Does nothing when it has enough to do anyway."""

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 15.0
+CLOSED_EARLY: Final = "the broker closed the connection before accepting it"
+"""How a certificate that the broker does not accept looks from here, among other things."""
 _LOOP_S: Final = 0.5
 _NO_CHECK_TIME: Final = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME: certificates are checked against trusted time instead."""
@@ -71,6 +73,7 @@ class Link:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._refused = ""
+        self._renewed = threading.Event()
 
     @property
     def connected(self) -> bool:
@@ -85,6 +88,11 @@ class Link:
         self._stopping.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(STOP_TIMEOUT_S)
+
+    def renew_identity(self, address: Address) -> None:
+        """Connect anew, once, with what the files of `address` hold by now."""
+        self._address = address
+        self._renewed.set()
 
     def subscribe(self, topics: Sequence[str], qos: int = 0) -> None:
         with self._lock:
@@ -127,6 +135,7 @@ class Link:
 
     def _connection(self) -> str:
         """Serve one connection until it ends; the reason, for people."""
+        self._renewed.clear()  # before the files are read: what comes later is for the next one
         client = self._new_client()
         self._refused = ""
         try:
@@ -136,16 +145,20 @@ class Link:
             self._abandon(client)
             return _explain(error)
         outcome = MQTTErrorCode.MQTT_ERR_SUCCESS
-        while outcome is MQTTErrorCode.MQTT_ERR_SUCCESS and not self._stopping.is_set():
+        while outcome is MQTTErrorCode.MQTT_ERR_SUCCESS and not self._leaving:
             outcome = client.loop(_LOOP_S)
-        if self._stopping.is_set():
+        if self._leaving and outcome is MQTTErrorCode.MQTT_ERR_SUCCESS:
             _leave(client)
             self._abandon(client)
-            return "stopped"
+            return "stopped" if self._stopping.is_set() else "the certificate was renewed"
         self._abandon(client)
         if self._client is None:
-            return self._refused or "the broker closed the connection before accepting it"
+            return self._refused or CLOSED_EARLY
         return mqtt.error_string(outcome)
+
+    @property
+    def _leaving(self) -> bool:
+        return self._stopping.is_set() or self._renewed.is_set()
 
     def _new_client(self) -> mqtt.Client:
         client = mqtt.Client(

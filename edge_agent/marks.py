@@ -1,7 +1,8 @@
 """High-water marks: the highest versions ever trusted, kept apart from what they protect.
 
 TUF derives rollback protection from cached files, so a power cut that empties the cache would
-remove it. Marks are one small fsynced file of our own. A mark belongs to the keys that signed:
+remove it. Marks are one small fsynced file of our own, and a copy, since nothing else says which
+plans and documents were seen. A mark belongs to the keys that signed:
 root holders who replace the keys of a role may begin its versions anew, nobody else.
 """
 
@@ -70,22 +71,30 @@ def key_set(keyids: Iterable[str], threshold: int) -> str:
 
 
 class MarksFile:
-    """The marks and their file. `intact` is False if the file was there and could not be read."""
+    """The marks, their file and its copy. `intact` is False if neither could be read, although
+    one was there."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        # The file is written first, so it is the newer one where a power cut made them differ.
+        self._paths = (path, path.with_name(f"{path.stem}.copy{path.suffix}"))
         self.intact = True
+        self._whole = True
+        """Whether both are as they should be; if not, the next write mends them."""
         self.marks = self._read()
 
     def write(self, marks: Marks) -> None:
         """Durable on return. Raises `Unavailable` (OUT-D201) if it cannot be written."""
-        if marks != self.marks or not self.intact:
-            try:
-                durable.replace(self._path, codec.encode(marks))
-            except OSError as error:
-                raise Unavailable("OUT-D201", f"high-water marks: {error}") from error
-            self.marks = marks
-            self.intact = True
+        if marks == self.marks and self._whole:
+            return
+        self._whole = False
+        data = codec.encode(marks)
+        try:
+            for path in self._paths:
+                durable.replace(path, data)
+                self.marks = marks  # from the first on: that is what a restart finds
+        except OSError as error:
+            raise Unavailable("OUT-D201", f"high-water marks: {error}") from error
+        self._whole = self.intact = True
 
     def put_plan(self, model: str, mark: Mark) -> None:
         plans = {**self.marks.plans, model: mark.after(self.marks.plans.get(model))}
@@ -98,12 +107,20 @@ class MarksFile:
         self.write(dataclasses.replace(self.marks, document=mark.after(self.marks.document)))
 
     def _read(self) -> Marks:
+        found = [self._one(path) for path in self._paths]
+        self._whole = found[0] is not None and found[0] == found[1]
+        first = next((marks for marks in found if marks is not None), None)
+        if first is not None:
+            return first
+        # Goes on with what the accepted metadata itself says; doctor tells.
+        self.intact = not any(path.exists() for path in self._paths)
+        return Marks()
+
+    def _one(self, path: Path) -> Marks | None:
         try:
-            return codec.decode(self._path.read_bytes(), Marks, limit=MAX_BYTES)
+            return codec.decode(path.read_bytes(), Marks, limit=MAX_BYTES)
         except FileNotFoundError:
-            return Marks()
+            return None
         except (OSError, PeerError) as error:
-            # Goes on with what the accepted metadata itself says; doctor tells.
             log.warning("high-water marks cannot be read: %s", error)
-            self.intact = False
-            return Marks()
+            return None

@@ -149,9 +149,13 @@ class Verification:
         self._client = Client(self._fetcher, bootstrap, accepted)
 
     @property
+    def root(self) -> Root:
+        """The newest that the chain reached, also when the rest failed."""
+        return self._client.trusted.root
+
+    @property
     def root_version(self) -> int:
-        """Of the newest root that the chain reached, also when the rest failed."""
-        return self._client.trusted.root.version
+        return self.root.version
 
     def accepted(self) -> dict[str, bytes]:
         """The very bytes that were verified, after a successful run.

@@ -11,7 +11,7 @@ It decides which topics to ask for next (`wanted`), but never talks to the link 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from edge_agent.clock import Clock
 from edge_agent.trust import Trust
 from protocol.codec import MAX_DENY_LIST, MAX_DEVICE_DOCUMENT, MAX_PLAN
 from protocol.device import DeviceDocument
-from protocol.errors import OutriderError, PeerError, TrustError, Unavailable
+from protocol.errors import InvalidRequest, OutriderError, PeerError, TrustError, Unavailable
 from protocol.identifiers import DeviceId, Digest, ModelName, digest_of
 from protocol.plan import DenyList, Plan
 from protocol.reported import Refused
@@ -178,6 +178,36 @@ class Orders:
             self._asked = 0
         return changed
 
+    def carry(
+        self,
+        document: bytes,
+        deny: bytes,
+        plans: Mapping[ModelName, bytes],
+        held: Collection[ModelName],
+    ) -> None:
+        """Put in force what a person brought with metadata that is trusted by now.
+
+        A document that is older than the one in force is left alone: it may have come over the
+        link since. Raises what is refused: `TrustError` OUT-T102, OUT-T106, `PeerError`;
+        `InvalidRequest` OUT-T119 when a plan that concerns this device is missing.
+        """
+        found = self._trust.carried_document(document, self._device)
+        if found is not None and found != self.document:
+            durable.replace(self._directory / "document.dsse", document)
+            self.document = found
+        if self._trust.deny_target is None or digest_of(deny) != self._trust.deny_target.digest:
+            raise TrustError("OUT-T106", "its deny list is not what rollouts lists")
+        self._accept_deny(deny)
+        for model, target in self._trust.plans.items():
+            here = self._plan_digests.get(model) == target.digest
+            if model not in plans:
+                if not here and self._concerns(model, ()):
+                    raise InvalidRequest("OUT-T119", f"it lacks the plan of {model}")
+            elif digest_of(plans[model]) != target.digest:
+                raise TrustError("OUT-T106", f"its plan of {model} is not what rollouts lists")
+            elif not here and self._concerns(model, held):
+                self._accept_plan(model, plans[model])
+
     def _refresh(self, now_s: float) -> bool:
         try:
             changed = self._trust.refresh()
@@ -187,7 +217,7 @@ class Orders:
             self._incomplete = error
             self._ask_again(now_s)
             return False
-        if changed or not self._trust.wanted():
+        if changed or not self._trust.undecided:
             self._complete()
         elif self._again_s is None:
             self._ask_again(now_s)  # the same came once more
@@ -259,10 +289,13 @@ class Orders:
         if self._deny_digest == target.digest:
             self.refused.pop("deny list", None)
             return False
-        self.deny = self._trust.verify_deny(data)
-        self._deny_digest = target.digest
-        durable.replace(self._directory / "deny.json", data)
+        self._accept_deny(data)
         return True
+
+    def _accept_deny(self, data: bytes) -> None:
+        self.deny = self._trust.verify_deny(data)
+        self._deny_digest = digest_of(data)
+        durable.replace(self._directory / "deny.json", data)
 
     def _take_plan(self, model: ModelName) -> bool:
         target = self._trust.plans[model]
@@ -273,11 +306,14 @@ class Orders:
         self._waiting.pop(topic)
         if self._plan_digests.get(model) == target.digest:
             return False
+        self._accept_plan(model, data)
+        return True
+
+    def _accept_plan(self, model: ModelName, data: bytes) -> None:
         # Also noted when it is refused: the same bytes will not become acceptable by asking again.
-        self._plan_digests[model] = target.digest
+        self._plan_digests[model] = digest_of(data)
         self.plans[model] = self._trust.verify_plan(model, data)
         durable.replace(self._directory / f"plan-{model}.json", data)
-        return True
 
     def _concerns(self, model: ModelName, held: Collection[ModelName]) -> bool:
         if model in held:

@@ -13,6 +13,7 @@ from edge_agent.fetch import Fetcher
 from edge_agent.inbox import Inbox
 from edge_agent.link import Link
 from edge_agent.orders import Orders
+from edge_agent.renew import Renewal
 from edge_agent.reporter import Reporter
 from edge_agent.runners import Runners
 from edge_agent.settings import Intervals
@@ -46,4 +47,4 @@ class Parts:
     collector: Collector
     reporter: Reporter
     uplink: Uplink
-    certificate_until_ms: int = 0
+    renewal: Renewal

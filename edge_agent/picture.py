@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from edge_agent.parts import Parts
 from edge_agent.runner.views import RunnerFailed
 from edge_agent.technician.status import Answers, LinkStatus, Status
 from protocol.codec import FEATURES
 from protocol.histogram import quantile_s
-from protocol.identifiers import ModelName
+from protocol.identifiers import ModelName, short
+from protocol.plan import rule_for
 from protocol.reported import ModelState, Refused, ReportedState
 
 
@@ -19,10 +20,11 @@ def reported_state(
 ) -> ReportedState:
     """The complete state; its `order` is given when it is recorded."""
     document = parts.orders.document
-    refused = {entry.what: entry for entry in parts.trust.refused} | parts.orders.refused
+    refused = {entry.what: entry for entry in (*parts.trust.refused, *_unapproved(parts))}
+    refused |= parts.orders.refused
     if parts.outbox.problem is not None:
         refused["buffer"] = Refused("buffer", *parts.outbox.problem)
-    totals = Counter(counters) + Counter(parts.fetcher.counters)
+    totals = Counter(counters) + Counter(parts.fetcher.counters) + parts.renewal.counters
     return ReportedState(
         order=0,
         agent=parts.facts.agent,
@@ -41,6 +43,24 @@ def reported_state(
     )
 
 
+def _unapproved(parts: Parts) -> Iterator[Refused]:
+    """Signed orders to run what no approver signed for: nothing follows from them but this."""
+    trust, orders, document = parts.trust, parts.orders, parts.orders.document
+    if document is None or not trust.known:
+        return
+    ordered = [(f"pin of {model}", pin.digest) for model, pin in document.pins.items()]
+    for model, plan in orders.plans.items():
+        number = rule_for(plan, document)
+        if number is not None:
+            rule = plan.rules[number]
+            candidate = rule.rollout.candidate if rule.rollout is not None else None
+            named = [bundle for bundle in (rule.stable, candidate) if bundle is not None]
+            ordered += [(f"order for {model}", bundle) for bundle in named]
+    for what, bundle in ordered:
+        if bundle not in trust.approvals and bundle not in trust.not_understood:
+            yield Refused(what, "OUT-T104", short(bundle))
+
+
 def status(parts: Parts, state: ReportedState, link: LinkStatus, now_ms: int) -> Status:
     """What `outrider-agent status` is told."""
     approvals = parts.trust.approvals
@@ -52,9 +72,11 @@ def status(parts: Parts, state: ReportedState, link: LinkStatus, now_ms: int) ->
         link,
         {digest: f"{entry.model}/{entry.version}" for digest, entry in approvals.items()},
         _answers(parts),
-        parts.certificate_until_ms,
+        parts.renewal.validity.until_ms,
         parts.runners.port,
         parts.outbox.answers,
+        parts.renewal.status(now_ms),
+        parts.clock.unset,
     )
 
 

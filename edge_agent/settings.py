@@ -36,6 +36,8 @@ class Intervals:
     """Longest pause, before jitter, between two tries to reach the broker."""
     frame_timeout: float = 30.0
     want: float = 600.0
+    renew: float = 300.0
+    """First upper bound of the pause after a renewal of the certificate failed."""
 
 
 DEVELOPMENT: Final = Intervals(
@@ -48,6 +50,7 @@ DEVELOPMENT: Final = Intervals(
     reconnect=2.0,
     frame_timeout=3.0,
     want=5.0,
+    renew=2.0,
 )
 
 

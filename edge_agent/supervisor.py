@@ -10,15 +10,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from edge_agent import picture
 from edge_agent.act import Performed
 from edge_agent.desired import Decision, Hold, Trusted, decide
-from edge_agent.inbox import LinkChanged, Message
+from edge_agent.inbox import Errand, LinkChanged, Message
 from edge_agent.observed import Observed
 from edge_agent.parts import Parts
 from edge_agent.reconcile import reconcile
@@ -26,12 +26,14 @@ from edge_agent.state import model_state, serves
 from edge_agent.steps import Step, Wait
 from edge_agent.technician.status import LinkStatus, Status
 from protocol.errors import OutriderError, PeerError, Unavailable
-from protocol.identifiers import ModelName
+from protocol.identifiers import Digest, ModelName
 from protocol.plan import Local
 from protocol.reported import ModelState, ReportedState
 from protocol.topics import shard_of
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_STEPS: Final = 64
 """Steps per model and turn; the rest waits for the next turn, and other models."""
@@ -46,7 +48,7 @@ class _Memory:
 
     models: dict[ModelName, ModelState] = field(default_factory=dict)
     link: LinkStatus = LinkStatus()
-    subscribed: frozenset[str] = frozenset()
+    subscribed: frozenset[Digest] = frozenset()
     standing: tuple[str, ...] = ()
     counters: Counter[str] = field(default_factory=Counter)
     settings_version: int = -1
@@ -64,7 +66,7 @@ class _Stepped:
 
 
 class Supervisor:
-    """`run` on the main thread; `stop` and `status` from any."""
+    """`run` on the main thread; `stop`, `status` and `errand` from any."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -84,6 +86,21 @@ class Supervisor:
     def status(self) -> Status:
         """As of the end of the last turn."""
         return replace(self._status, now_ms=self._parts.clock.now_ms())
+
+    def errand(self, work: Callable[[], T]) -> T:
+        """Do this on the loop's thread, before its next turn, and return what it gives; raises
+        what it raises. Not from that thread itself."""
+        return self._parts.inbox.errand(work).result()
+
+    # --- for errands ------------------------------------------------------------------------------
+
+    def decisions(self) -> dict[ModelName, Decision]:
+        """What each model should run, by what is trusted now. On the loop's thread only."""
+        denied, now_ms = self._denied(), self._parts.clock.now_ms()
+        return {
+            model: self._decide(model, self._trusted(model, denied, now_ms), now_ms)
+            for model in self._names()
+        }
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -118,6 +135,8 @@ class Supervisor:
             parts.reporter.report(state, now_s, now_ms)
         with self._guarded("sending"):
             self._send(now_s)
+        with self._guarded("certificate"):
+            parts.renewal.turn(self._memory.link)
         with self._guarded("status"):
             state = picture.reported_state(parts, self._memory.models, self._memory.counters)
             self._status = picture.status(parts, state, self._memory.link, now_ms)
@@ -150,8 +169,10 @@ class Supervisor:
 
     # --- taking in --------------------------------------------------------------------------------
 
-    def _take_in(self, item: Message | LinkChanged | None) -> None:
+    def _take_in(self, item: Message | LinkChanged | Errand | None) -> None:
         match item:
+            case Errand():
+                item.run()
             case LinkChanged():
                 with self._guarded("link"):
                     self._link_changed(item)
@@ -221,30 +242,33 @@ class Supervisor:
 
     def _models(self, now_ms: int, now_s: float) -> None:
         parts = self._parts
-        orders, document = parts.orders, parts.orders.document
-        denied = orders.deny.digests if orders.deny is not None else frozenset()
+        denied, names = self._denied(), self._names()
         parts.actor.begin(parts.trust.approvals, denied, now_ms)
-        names = {*parts.disk.models(), *orders.plans, *(document.pins if document else ())}
-        for model in sorted(names):
+        for model in names:
             with self._guarded(f"model {model}"):
                 state = self._model(model, denied, now_ms, now_s)
                 if state is not None:
                     self._memory.models[model] = state
 
+        if parts.trust.granted:
+            parts.trust.end_grants(d for m in names for d in parts.actor.journal(m).slots)
+
+    def _names(self) -> list[ModelName]:
+        orders, document = self._parts.orders, self._parts.orders.document
+        pinned = document.pins if document is not None else ()
+        return sorted({*self._parts.disk.models(), *orders.plans, *pinned})
+
+    def _denied(self) -> frozenset[Digest]:
+        deny = self._parts.orders.deny
+        return deny.digests if deny is not None else frozenset()
+
     def _model(
-        self, model: ModelName, denied: frozenset[str], now_ms: int, now_s: float
+        self, model: ModelName, denied: frozenset[Digest], now_ms: int, now_s: float
     ) -> ModelState | None:
         """Step by step as far as this turn leads. None for a model that is no concern of ours."""
         parts = self._parts
         plan = parts.orders.plans.get(model)
-        trusted = Trusted(
-            plan,
-            parts.orders.document,
-            parts.trust.approvals,
-            denied,
-            parts.trust.models_expired(),
-            self._plan_age_s(now_ms),
-        )
+        trusted = self._trusted(model, denied, now_ms)
         turn = self._step(model, trusted, now_ms, now_s)
         for _ in range(MAX_STEPS):
             if turn is None or not turn.done.again:
@@ -267,19 +291,7 @@ class Supervisor:
         self, model: ModelName, trusted: Trusted, now_ms: int, now_s: float
     ) -> _Stepped | None:
         parts = self._parts
-        journal = parts.actor.journal(model)
-        installed = parts.disk.installed(journal.current) if journal.current else None
-        local = Local(
-            now_ms,
-            parts.facts,
-            current=journal.current,
-            previous=journal.previous,
-            trial=journal.tried,
-            fallback=installed.policy.fallback if installed is not None else None,
-        )
-        decision = decide(
-            model, trusted, local, journal, agent=parts.facts.agent, guarded=parts.actor.guarded
-        )
+        decision = self._decide(model, trusted, now_ms)
         if isinstance(decision.desired, Hold) and model not in parts.disk.models():
             return None
         observed = parts.actor.observe(model, decision.desired, now_ms, now_s)
@@ -290,6 +302,34 @@ class Supervisor:
         if done.problem is not None:
             log.warning("%s: %s %s", model, *done.problem)
         return _Stepped(decision, observed, step, done)
+
+    def _trusted(self, model: ModelName, denied: frozenset[Digest], now_ms: int) -> Trusted:
+        parts = self._parts
+        return Trusted(
+            parts.orders.plans.get(model),
+            parts.orders.document,
+            parts.trust.approvals,
+            denied,
+            parts.trust.models_expired(),
+            self._plan_age_s(now_ms),
+            parts.trust.granted,
+        )
+
+    def _decide(self, model: ModelName, trusted: Trusted, now_ms: int) -> Decision:
+        parts = self._parts
+        journal = parts.actor.journal(model)
+        installed = parts.disk.installed(journal.current) if journal.current else None
+        local = Local(
+            now_ms,
+            parts.facts,
+            current=journal.current,
+            previous=journal.previous,
+            trial=journal.tried,
+            fallback=installed.policy.fallback if installed is not None else None,
+        )
+        return decide(
+            model, trusted, local, journal, agent=parts.facts.agent, guarded=parts.actor.guarded
+        )
 
     def _plan_age_s(self, now_ms: int) -> float | None:
         """A fresh timestamp confirms every plan that trusted `rollouts` still lists."""

@@ -6,28 +6,34 @@ inference: without fresh metadata the last accepted set stays in force, and says
 
     <directory>/trusted.json   roots, and the set accepted last, in one atomic file
     <directory>/marks.json     high-water marks
+    <directory>/grant.json     what a stick brought and may start although nothing is fresh
+
+Long because everything that replaces the trusted set is easier to judge side by side.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from tuf.api.exceptions import (
+    BadVersionNumberError,
     DownloadError,
     ExpiredMetadataError,
     LengthOrHashMismatchError,
     RepositoryError,
 )
+from tuf.api.metadata import Root
 
 from edge_agent import documents, durable
 from edge_agent.approved import Content, read_content
 from edge_agent.clock import Clock
+from edge_agent.grants import Grants
 from edge_agent.marks import Mark, MarksFile, key_set
 from edge_agent.metadata import Verification, Verified, first_root, issued
 from edge_agent.offers import Offers
@@ -77,6 +83,7 @@ class Trust:
         self._topics = Topics(fleet)
         self._clock = clock
         self._marks = MarksFile(directory / "marks.json")
+        self._grants = Grants(directory / "grant.json")
         self._offers = Offers(self._topics)
         self._untried = False
         self._verified: Verified | None = None
@@ -135,9 +142,77 @@ class Trust:
         return self._offers.wanted(self._kept.roles)
 
     @property
+    def undecided(self) -> bool:
+        """Whether a newer timestamp is offered that could be neither trusted nor refused."""
+        return "timestamp" in self._offers.roles()
+
+    @property
     def standing(self) -> tuple[str, ...]:
         """Topics of metadata to be subscribed to always; changes when a root is trusted."""
         return self._topics.tuf("timestamp"), self._topics.root(self.root_version + 1)
+
+    # --- metadata is carried here ---------------------------------------------------------------
+
+    def carry(self, roots: Mapping[int, bytes], roles: Mapping[str, bytes]) -> bool:
+        """Trust exactly this set, which a person brought; True if it is newer than what was.
+
+        As `refresh`, but that expiry is judged at the clock's floor: signatures, thresholds,
+        versions and high-water marks count as ever, and either all of it is trusted or nothing
+        (a root counts by itself). Raises `TrustError`: OUT-T110 for an older set, OUT-T101 for
+        what no trusted signer said; `Unavailable` OUT-D201 when the disk does not take it.
+        """
+        known = {int(n): data for n, data in self._kept.roots.items()}
+        chain = known | {n: data for n, data in roots.items() if n > self.root_version}
+        verification = Verification(self._bootstrap, chain, roles, self._kept.roles)
+        before = self._kept
+        try:
+            try:
+                verified = verification.run(_moment(self._clock.floor_ms))
+            except (RepositoryError, DownloadError) as error:
+                self._keep_roots(verification, chain)
+                expired = isinstance(error, ExpiredMetadataError)
+                if expired and self._clock.disown(_timekeepers(verification.root)):
+                    return self.carry(roots, roles)
+                raise _not_carried(error, verification.culprit) from error
+            if (behind := self._behind_marks(verification, verified)) is not None:
+                raise TrustError("OUT-T110", behind)
+            if verification.accepted() != roles:
+                # Of equal version, but not what this device trusts: both cannot be right.
+                raise TrustError("OUT-T101", "it differs from what is trusted, in equal versions")
+            self._accept(verification, verified, chain)
+        except OSError as error:
+            raise Unavailable("OUT-D201", f"trusted metadata: {error}") from error
+        return self._kept != before
+
+    def grant(self, bundle: Digest) -> None:
+        """Let a bundle that came with the trusted set start although nothing is fresh.
+
+        Durable on return. Raises `Unavailable`: OUT-T121 when approvals had expired already when
+        the set was signed, or by what this device knows to have passed; OUT-D201.
+        """
+        if self._verified is None:
+            raise Unavailable("OUT-T109", "nothing is trusted yet")
+        floor = _moment(self._clock.floor_ms)
+        at = max(floor, issued(self._verified.timestamp) or floor)
+        if self._verified.models.is_expired(at):
+            raise Unavailable("OUT-T121", "approvals had expired when the stick was made")
+        try:
+            self._grants.add(self._kept.roles["timestamp"], bundle)
+        except OSError as error:
+            raise Unavailable("OUT-D201", f"the stick's grant: {error}") from error
+
+    def end_grants(self, bundles: Iterable[Digest]) -> None:
+        """These are committed: going on with them, or back to them, takes no leave."""
+        self._grants.end(bundles)
+
+    @property
+    def granted(self) -> frozenset[Digest]:
+        return self._grants.under(self._kept.roles.get("timestamp"))
+
+    @property
+    def approvals_needed(self) -> int:
+        """Signatures of approvers that trusted `models` has at least."""
+        return self._verified.keys_of("models")[1] if self._verified is not None else 0
 
     # --- what is trusted ------------------------------------------------------------------------
 
@@ -224,16 +299,30 @@ class Trust:
     def verify_document(self, envelope: bytes, device: DeviceId) -> DeviceDocument:
         """The device document. Raises `TrustError` (OUT-T102), `PeerError`, `NotUnderstood`;
         `Unavailable` before any set is trusted, since then nobody's keys are known."""
+        document, mark = self._signed_document(envelope, device)
+        documents.require_newer_document(self._marks.marks.document, mark)
+        self._marks.put_document(mark)
+        return document
+
+    def carried_document(self, envelope: bytes, device: DeviceId) -> DeviceDocument | None:
+        """Like `verify_document`, for one that a person brought; None if it is genuine and older
+        than the last: that has come by another way since."""
+        document, mark = self._signed_document(envelope, device)
+        old = self._marks.marks.document
+        if old is not None and old.keys == mark.keys and old.version > mark.version:
+            return None
+        documents.require_newer_document(old, mark)
+        self._marks.put_document(mark)
+        return document
+
+    def _signed_document(self, envelope: bytes, device: DeviceId) -> tuple[DeviceDocument, Mark]:
         if self._verified is None:
             raise Unavailable("OUT-T109", "no trusted targets yet")
         role = self._verified.targets.get_delegated_role("rollouts")
         keys = [self._verified.targets.get_key(keyid) for keyid in role.keyids]
-        document, mark = documents.device(
+        return documents.device(
             envelope, keys, role.threshold, self._fleet, device, self._rollouts_keys()
         )
-        documents.require_newer_document(self._marks.marks.document, mark)
-        self._marks.put_document(mark)
-        return document
 
     def recall_plan(self, model: ModelName, data: bytes) -> Plan:
         """A plan from this device's own disk: the very bytes verified last (or just before, if the
@@ -259,6 +348,8 @@ class Trust:
             self._require_marks(verification, verified)
         except ExpiredMetadataError as error:
             self._keep_roots(verification, roots)
+            if self._clock.disown(_timekeepers(verification.root)):
+                return self._attempt()
             raise Unavailable("OUT-T121", str(error)) from error
         except (DownloadError, LengthOrHashMismatchError) as error:
             self._keep_roots(verification, roots)
@@ -270,20 +361,27 @@ class Trust:
                 raise TrustError("OUT-T101", f"{culprit}: {error}") from error
             # What is trusted does not fit the newest root: its successors are on their way.
             raise Unavailable("OUT-T109", f"{culprit}: {error}") from error
-        self._accept(verification, verified, roots)
+        return self._accept(verification, verified, roots)
 
     def _require_marks(self, verification: Verification, verified: Verified) -> None:
         marks = self._marks.marks
         if verification.root_version < marks.root:
             missing = verification.root_version + 1
             raise DownloadError(f"root {missing} is missing, {marks.root} was trusted before")
+        if (behind := self._behind_marks(verification, verified)) is not None:
+            self._offers.drop_roles()
+            raise TrustError("OUT-T101", behind)
+
+    def _behind_marks(self, verification: Verification, verified: Verified) -> str | None:
+        """What of a verified set is older than what was trusted before."""
+        marks = self._marks.marks
+        if verification.root_version < marks.root:
+            return f"root {verification.root_version} is older than {marks.root}, trusted before"
         for role, mark in _role_marks(verified).items():
             old = marks.roles.get(role)
             if old is not None and not old.allows(mark):
-                self._offers.drop_roles()
-                raise TrustError(
-                    "OUT-T101", f"{role} {mark.version} is older than {old.version}, trusted before"
-                )
+                return f"{role} {mark.version} is older than {old.version}, trusted before"
+        return None
 
     def _accept(
         self, verification: Verification, verified: Verified, roots: Mapping[int, bytes]
@@ -298,6 +396,7 @@ class Trust:
         if kept != self._kept:
             durable.replace(self._file, codec.encode(kept))
             self._kept = kept
+        self._grants.keep_only(kept.roles["timestamp"])
         marks = self._marks.marks
         self._verified, self._content = verified, read_content(verified)
         self._marks.write(
@@ -307,7 +406,8 @@ class Trust:
         )
         moment = issued(verified.timestamp)
         if moment is not None:
-            self._clock.raise_floor(min(_ms(moment), _ms(verified.models.expires)))
+            at_ms = min(_ms(moment), _ms(verified.models.expires))
+            self._clock.raise_floor(at_ms, _timekeepers(verified.root))
         self._offers.settle(self.root_version, kept.roles)
 
     def _keep_roots(self, verification: Verification, roots: Mapping[int, bytes]) -> None:
@@ -382,7 +482,7 @@ class Trust:
         return key_set(*self._verified.keys_of("rollouts"))
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        return _moment(self._clock.now_ms())
 
 
 def _role_marks(verified: Verified) -> dict[str, Mark]:
@@ -390,6 +490,23 @@ def _role_marks(verified: Verified) -> dict[str, Mark]:
         role: Mark(key_set(*verified.keys_of(role)), version)
         for role, version in verified.versions().items()
     }
+
+
+def _not_carried(error: Exception, culprit: str) -> TrustError:
+    """Why a set that was brought is not trusted."""
+    if isinstance(error, BadVersionNumberError | ExpiredMetadataError):
+        return TrustError("OUT-T110", f"{culprit}: {error}")
+    return TrustError("OUT-T101", f"{culprit}: {error}")
+
+
+def _moment(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
+
+
+def _timekeepers(root: Root) -> str:
+    """Who may say how late it is, by this root."""
+    role = root.get_delegated_role("timestamp")
+    return key_set(role.keyids, role.threshold)
 
 
 def _ms(moment: datetime) -> int:

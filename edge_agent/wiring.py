@@ -21,16 +21,18 @@ from edge_agent.clock import Clock
 from edge_agent.collector import Collector
 from edge_agent.disk import Disk
 from edge_agent.fetch import Fetcher
-from edge_agent.identity import Identity, certificate_until_ms, load
+from edge_agent.identity import Identity, load
 from edge_agent.inbox import Inbox
 from edge_agent.link import Link
 from edge_agent.orders import Orders
 from edge_agent.parts import Parts
+from edge_agent.renew import Renewal
 from edge_agent.reporter import Reporter
 from edge_agent.runners import Runners
 from edge_agent.settings import DEVELOPMENT, Intervals, Settings
 from edge_agent.supervisor import ABSENT, Supervisor
 from edge_agent.technician.door import Door
+from edge_agent.technician.usb import Installer
 from edge_agent.trust import Trust
 from edge_agent.uplink import Uplink
 from protocol.bundle import Facts
@@ -49,10 +51,12 @@ def run_agent(settings: Settings) -> None:
     settings.paths.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(settings.paths.lock)
     try:
-        supervisor = Supervisor(build(settings, identity))
+        parts = build(settings, identity)
+        supervisor = Supervisor(parts)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.stop())
-        door = Door(settings.paths.socket, supervisor.status)
+        installer = Installer(parts, supervisor)
+        door = Door(settings.paths.socket, supervisor.status, {"install": installer.install})
         try:
             supervisor.run()
         finally:
@@ -136,7 +140,15 @@ def build(settings: Settings, identity: Identity) -> Parts:
             compress=zstandard.ZstdCompressor(level=_LEVEL).compress,
             resend_s=intervals.resend,
         ),
-        certificate_until_ms=certificate_until_ms(identity.folder),
+        renewal=Renewal(
+            paths.home,
+            identity,
+            clock,
+            on_renewed=lambda renewed: link.renew_identity(_address(settings, renewed)),
+            on_wake=inbox.wake,
+            random=rng.random,
+            first_s=intervals.renew,
+        ),
     )
 
 

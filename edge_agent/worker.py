@@ -15,6 +15,7 @@ class Worker:
         self._on_wake = on_wake
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fetch")
         self._work: tuple[Future[Any], Callable[[Any], None]] | None = None
+        self._last: Future[Any] | None = None
 
     @property
     def busy(self) -> bool:
@@ -23,7 +24,7 @@ class Worker:
     def begin(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Have `work` done; `finish` will give its result to `then`."""
         future = self._pool.submit(work)
-        self._work = (future, then)
+        self._work, self._last = (future, then), future
         future.add_done_callback(lambda _: self._on_wake())
 
     def finish(self) -> None:
@@ -31,6 +32,17 @@ class Worker:
         if self._work is not None and self._work[0].done():
             (future, then), self._work = self._work, None
             then(future.result())
+
+    def settled(self) -> Callable[[], None]:
+        """To be called on any thread: returns when what is under way now is over, also what was
+        forgotten."""
+        last = self._last
+
+        def wait() -> None:
+            if last is not None and not last.cancelled():
+                last.exception()
+
+        return wait
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Until the work is done (its result is still to be picked up)."""

@@ -9,7 +9,9 @@ from typing import Final
 
 from protocol.problems import Problem, problem
 
-_SAY_ALL: Final = frozenset({"OUT-S101", "OUT-S110", "OUT-S111", "OUT-S120", "OUT-S121"})
+_SAY_ALL: Final = frozenset(
+    {"OUT-A204", "OUT-S101", "OUT-S110", "OUT-S111", "OUT-S120", "OUT-S121"}
+)
 """Problems whose `why` names the thing that is wrong: their title would add nothing."""
 
 

@@ -110,6 +110,14 @@ _ROWS: Final = (
         "choose another name, or revoke the old one: outrider auth revoke",
     ),
     (
+        "OUT-A206",
+        "last_admin",
+        "nobody would be left to administer the fleet",
+        5,
+        409,
+        "make another admin first: outrider auth create NAME --role admin",
+    ),
+    (
         "OUT-A210",
         "csr_refused",
         "certificate request refused",
@@ -373,6 +381,14 @@ _ROWS: Final = (
         "use sudo, or choose another folder with --home",
     ),
     (
+        "OUT-D406",
+        "install_running",
+        "another installation is under way",
+        5,
+        409,
+        "wait until it has ended; outrider-agent status shows how far it is",
+    ),
+    (
         "OUT-D501",
         "buffer_full",
         "the record buffer is full",
@@ -510,6 +526,14 @@ _ROWS: Final = (
     ),
     ("OUT-N105", "no_broker", "no MQTT broker on this machine", 7, 503, "install mosquitto"),
     ("OUT-N106", "port_taken", "a port is in use", 7, 503, "stop what uses it, or choose another"),
+    (
+        "OUT-N107",
+        "broker_not_reloaded",
+        "the broker was not told to read its files again",
+        7,
+        503,
+        "run the command of broker_reload in config.yaml by hand; it is tried again",
+    ),
     (
         "OUT-N210",
         "message_malformed",
@@ -791,10 +815,10 @@ _ROWS: Final = (
     (
         "OUT-T112",
         "signature_refused",
-        "the signature is not one of an approver",
+        "this key may not sign that",
         6,
         403,
-        "sign with a key that the role models lists",
+        "sign with a key that the role lists",
     ),
     (
         "OUT-T113",

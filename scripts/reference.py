@@ -4,7 +4,7 @@
 What the code knows is not written by hand: commands, endpoints, problems, topics, settings.
 Run it with the environment's Python: `make docs`.
 
-Long because five small generators share a table and a page.
+Long because seven small generators share a table and a page.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ import control_plane.settings  # noqa: E402 - the same
 import edge_agent.cli  # noqa: E402 - the same
 import edge_agent.settings  # noqa: E402 - the same
 from control_plane.broker import VARIABLE as MOSQUITTO_VARIABLE  # noqa: E402 - the same
+from control_plane.roles import ALLOWS, PERMISSIONS, ROLES, Permission  # noqa: E402 - the same
 from control_plane.rollout.spec import RolloutSpec  # noqa: E402 - the same
 from control_plane.web.app import create_app  # noqa: E402 - the same
 from control_plane.web.auth import PUBLIC, PUBLIC_BELOW  # noqa: E402 - the same
+from control_plane.web.permissions import endpoints as endpoints_of  # noqa: E402 - the same
 from protocol import device  # noqa: E402 - the same
 from protocol.problems import CATALOGUE  # noqa: E402 - the same
 from protocol.topics import TUF_ROLES, Topics  # noqa: E402 - the same
+from tests.attacks.wider import GROUPS as ATTACKS  # noqa: E402 - the same
 
 WIDTH: Final = 100
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -103,9 +106,11 @@ def pages() -> dict[str, str]:
     return {
         "cli.md": cli_page(),
         "api.md": api_page(),
+        "roles.md": roles_page(),
         "problems.md": problems_page(),
         "topics.md": topics_page(),
         "settings.md": settings_page(),
+        "attacks.md": attacks_page(),
     }
 
 
@@ -233,6 +238,8 @@ def _kind(each: Any) -> str:
     """What a value is: TEXT, PATH, INT."""
     annotation = each.type_descriptor.annotation
     inner = next(iter(getattr(annotation, "__args__", ())), annotation)
+    if isinstance(inner, str):
+        return "|".join(annotation.__args__)  # one of these words
     name = str(inner.__name__).upper()
     return "TEXT" if name == "STR" else name
 
@@ -281,11 +288,14 @@ def api_page() -> str:
     public = ", ".join(_code(path) for path in (*PUBLIC, f"{PUBLIC_BELOW}{{code}}"))
     about = f"""
 The control plane answers on `https://127.0.0.1:8400` by default. Its certificate is signed by
-`ca/api-ca.crt` in the control plane's folder. Every request carries the operator token, the text
-of `operator.token` in the same folder: `Authorization: Bearer TOKEN`.
-Without it answer {public}.
+`ca/api-ca.crt` in the control plane's folder. Every request carries a token:
+`Authorization: Bearer TOKEN`. On the control plane's own machine it is the text of
+`operator.token` in the same folder; others get theirs with `outrider auth create`.
+[roles.md](roles.md) says who may do what. Without a token answer {public}.
 `/openapi.json` is the full description, with every schema.
 
+- **Wrong tokens** are counted by address (IPv6: by /64). After about ten within ten minutes an
+  address is answered with 429 (OUT-A103) and `Retry-After`, also if its next token is right.
 - **Errors** are `application/problem+json`; switch on `code` ([problems.md](problems.md)).
 - **`Idempotency-Key`** on a POST: the same key within 24 hours gives the same answer, with
   `Idempotency-Replayed: true`. With another body it is refused (OUT-S140).
@@ -334,6 +344,44 @@ def _schema(schema: Mapping[str, Any], media: str) -> str:
         return _code(media)
     name = re.sub(r"_(\w+?)_?$", r" of \1", names[0])
     return " or ".join(dict.fromkeys([name, *names[1:]]))
+
+
+# --- roles --------------------------------------------------------------------------------------
+
+
+def guarded() -> list[tuple[str, str, Permission]]:
+    """`(method, path, permission)` of every endpoint of a fleet, as the application checks it."""
+    parts: Any = _NoParts()
+    return [
+        (method, each.path, each.permission)
+        for each in endpoints_of(create_app(parts).routes)
+        if each.permission is not None
+        for method in each.methods
+    ]
+
+
+def roles_page() -> str:
+    about = """
+Every token belongs to one name with one role. A role allows some of five permissions, and every
+endpoint needs one of them. [Give people access](../how-to/give-people-access.md) says how.
+"""
+    mine = [(role, *("yes" if p in ALLOWS[role] else "" for p in PERMISSIONS)) for role in ROLES]
+    every = guarded()
+    parts = [about, _table(("Role", *PERMISSIONS), mine), "## Endpoints"]
+    parts.append("Below `/v1/fleets/{fleet}`. Whoever may not is answered with 403 (OUT-A204).")
+    rows = [
+        (
+            _code(f"{method} {path.removeprefix('/v1/fleets/{fleet}')}"),
+            needed,
+            *("yes" if needed in ALLOWS[role] else "" for role in ROLES),
+        )
+        for method, path, needed in sorted(every, key=lambda each: (each[1], each[0]))
+    ]
+    parts.append(_table(("Endpoint", "Needs", *ROLES), rows))
+    public = ", ".join(_code(path) for path in (*PUBLIC, f"{PUBLIC_BELOW}{{code}}"))
+    parts.append("## Without a token")
+    parts.append(f"These need none: {public}. Enrolment and renewal carry a proof of their own.")
+    return _page("Roles", *parts)
 
 
 # --- problems -----------------------------------------------------------------------------------
@@ -472,6 +520,33 @@ def _pattern(topic: str) -> str:
     topic = re.sub(r"up/\d+/<device>/records", "up/<shard>/<device>/<kind>", topic)
     topic = re.sub(r"(frames/.*)/i0$", r"\1/i<k>", topic)
     return re.sub(r"(frames/.*)/0$", r"\1/<n>", topic)
+
+
+# --- attacks ------------------------------------------------------------------------------------
+
+
+def attacks_page() -> str:
+    about = """
+What is tried against Outrider by its own tests, who could try it, and how it must end. What a
+device runs goes on answering in every case; what it refuses is in the state that it reports; and
+with the next honest word it believes what a device does that was never lied to.
+[trust.md](../explanation/trust.md) and [threat-model.md](../explanation/threat-model.md) say why.
+Tests are named below `tests/`.
+
+*Refused*: nothing of it is believed. *Bounded*: it has an effect, and the effect has an end.
+*Accepted risk*: it works, for as long as the row says. *Works*: no attack, but what must not be
+mistaken for one.
+"""
+    parts = [about]
+    for title, rows in ATTACKS.items():
+        parts.append(f"## {title}")
+        parts.append(
+            _table(
+                ("Attack", "The attacker has", "What is tried", "Outcome", "Test"),
+                [(r.name, r.has, r.tries, r.outcome, _code(r.test)) for r in rows],
+            )
+        )
+    return _page("Attacks", *parts)
 
 
 # --- settings -----------------------------------------------------------------------------------

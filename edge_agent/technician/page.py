@@ -28,6 +28,8 @@ _LEFT: Final = 18
 SUPERSEDED: Final = problem("superseded").code
 _COMING: Final = ("fetching", "staged", "probing", "standby")
 _CLOCKS: Final = {"floor": "not synchronised", "wall clock (development)": "wall clock (dev)"}
+_REFUSALS: Final = (problem("renewal_refused").code, problem("device_retired").code)
+"""With these a file would not be answered otherwise than the network was."""
 _ORIGINS: Final = {
     "technician": "pinned here",
     "pin": "pinned by an operator",
@@ -56,6 +58,12 @@ def page(status: Status) -> Page:
         exits.append(code)
     if not status.state.models:
         lines.append(f"! {_who(status)}: no model is assigned")
+        exits.append(LOOK)
+    certificate = tuple(_certificate(status))
+    if certificate:
+        lines += certificate
+        exits.append(LOOK)
+    if status.clock_unset:
         exits.append(LOOK)
     lines += _device(status)
     worst = NO_MODEL if NO_MODEL in exits else max(exits)
@@ -172,6 +180,24 @@ def _probation(status: Status, state: ModelState) -> Iterator[str]:
 # --- the device ---------------------------------------------------------------------------------
 
 
+def _certificate(status: Status) -> Iterator[str]:
+    """Only when the certificate is about to be a problem, or is one."""
+    renewal, until_ms = status.renewal, status.certificate_until_ms
+    if not until_ms or not renewal.urgent:
+        return
+    left_s = (until_ms - status.now_ms) / 1000
+    life = f"expires in {duration(left_s)}" if left_s > 0 else f"expired {day(until_ms, 0)}"
+    tried = f", renewal failed {_times(renewal.failures)}" if renewal.failures else ""
+    yield from textwrap.wrap(
+        f"! {_who(status)}: certificate {life}{tried}", _WIDTH, subsequent_indent="  "
+    )
+    if renewal.failures:
+        since = day(renewal.since_ms, status.now_ms)
+        yield _row("why", f"{renewal.code} {renewal.why} since {since}")
+    closes = "the link closes" if left_s > 0 else "the link is closed"
+    yield _row("after", f"{closes}; answers go on, records are kept")
+
+
 def _device(status: Status) -> Iterator[str]:
     state, now_ms = status.state, status.now_ms
     buffered = (
@@ -184,6 +210,8 @@ def _device(status: Status) -> Iterator[str]:
         yield _row("link", f"{status.link.address} {status.link.why or 'not connected yet'}")
         yield _row("buffer", buffered)
     basis = _CLOCKS.get(state.clock, state.clock)
+    if status.clock_unset:
+        basis = "OUT-T120 not set: no time service, no signed time yet"
     trust = _trust(state.trust.fresh_until, now_ms)
     if trust.startswith("expired"):
         yield _row("clock", basis)
@@ -192,6 +220,9 @@ def _device(status: Status) -> Iterator[str]:
         yield _pair("clock", basis, "trust", trust)
     until_ms = status.certificate_until_ms
     certificate = _until(until_ms, now_ms) if until_ms else "unknown"
+    if status.renewal.failures and not status.renewal.urgent:
+        tried = f"renewal failed {_times(status.renewal.failures)}: {status.renewal.code}"
+        certificate = f"{certificate}, {tried}"
     yield _pair("cert", certificate, "disk", f"{size(state.disk_free_bytes)} free")
     for refused in state.refused:
         yield _row("refused", f"{refused.what}: {refused.code} {refused.detail}")
@@ -219,6 +250,10 @@ def _next(status: Status, exit_code: int) -> str:
     state = status.state
     if not state.models:
         return "an operator starts a rollout that includes this device"
+    if status.renewal.urgent:
+        return _renewing(status.renewal.code)
+    if status.clock_unset:
+        return problem("clock_unset").help
     if not status.link.connected:
         return "give it network for a minute"
     codes = [refused.code for refused in state.refused]
@@ -234,6 +269,15 @@ def _next(status: Status, exit_code: int) -> str:
     return "look at the lines above"
 
 
+def _renewing(code: str) -> str:
+    """What mends a certificate that is about to expire."""
+    if not code:
+        return "nothing: it is being renewed; give it network"
+    if code in _REFUSALS:
+        return problem(code).help
+    return "outrider-agent enrol --renew --csr-to /media/usb"
+
+
 # --- words --------------------------------------------------------------------------------------
 
 
@@ -242,6 +286,10 @@ def _who(status: Status) -> str:
         return split_device_id(status.device)[1]
     except ValueError:
         return status.device
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
 
 
 def _name(status: Status, digest: Digest) -> str:

@@ -28,6 +28,21 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewalStatus:
+    """How the renewal of the certificate goes."""
+
+    failures: Count = 0
+    """Since the certificate in force."""
+    since_ms: Count = 0
+    """Of the first of them."""
+    code: str = ""
+    """Problem code of the last."""
+    why: str = ""
+    urgent: bool = False
+    """Whether less than a tenth of the certificate's life is left, or none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Everything that `outrider-agent status` shows; the same object is its `--json`."""
 
@@ -43,3 +58,6 @@ class Status:
     port: Count = 0
     answered: Count = 0
     """Requests answered and counted, since this device was enrolled."""
+    renewal: RenewalStatus = RenewalStatus()
+    clock_unset: bool = False
+    """Whether nobody vouches for the time: no time service, and no signed metadata yet."""

@@ -21,7 +21,7 @@ from tests.edge_agent.test_enrol import ControlPlane, serve
 from tests.fakes.command_line import Ran, ran
 
 NOW_MS = 1_795_000_000_000
-COMMANDS = ("enrol", "run", "status")
+COMMANDS = ("enrol", "run", "status", "install")
 
 
 def agent(*words: str, **more: object) -> Ran:

@@ -1,6 +1,7 @@
 """Trusted time: what raises it, what cannot, and what of it survives."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,22 @@ def test_the_floor_only_rises(file):
     assert clock.floor_ms == START_MS
 
 
+def test_a_floor_is_given_up_when_other_keys_count_than_those_that_raised_it(file):
+    machine = Machine(synchronised=False)
+    clock = machine.clock(file, earliest_ms=FLOOR)
+    assert not clock.disown("new"), "nobody raised it"
+    clock.raise_floor(START_MS + 90 * DAY_MS, "stolen")
+    for again in (clock, machine.clock(file, earliest_ms=FLOOR)):
+        assert not again.disown("stolen")
+    machine.uptime_s += 60
+
+    assert clock.disown("new")
+    assert clock.now_ms() == machine.clock(file, earliest_ms=FLOOR).now_ms() == FLOOR
+    assert not clock.disown("new")
+    assert clock.raise_floor(START_MS, "new")
+    assert machine.clock(file, earliest_ms=FLOOR).now_ms() == START_MS
+
+
 def test_a_moment_already_counted_to_is_kept_for_the_next_boot_and_does_not_turn_time_back(file):
     machine = Machine(synchronised=False)
     clock = machine.clock(file, earliest_ms=0)
@@ -129,3 +146,70 @@ def test_timesyncd_s_word_is_enough(tmp_path, monkeypatch):
     (tmp_path / "synchronized").touch()
 
     assert kernel_synchronised()
+
+
+@pytest.mark.parametrize("to_ms", [0, START_MS - 400 * DAY_MS, START_MS - 1], ids=str)
+def test_a_clock_that_jumps_back_never_takes_trusted_time_below_what_was_proven(file, to_ms):
+    machine = Machine(wall_ms=START_MS + 30 * DAY_MS)
+    clock = machine.clock(file, earliest_ms=0)
+    clock.raise_floor(START_MS)
+    machine.uptime_s += 60
+    assert clock.now_ms() == START_MS + 30 * DAY_MS
+
+    machine.wall_ms = to_ms
+    assert clock.now_ms() == START_MS + 60_000
+    machine.synchronised = False
+    assert clock.now_ms() == START_MS + 60_000
+    machine.uptime_s += 60
+    assert clock.now_ms() == START_MS + 120_000
+
+
+def test_a_clock_that_jumped_ahead_leaves_nothing_behind_when_it_comes_back(file):
+    machine = Machine(wall_ms=START_MS + 5000 * DAY_MS)
+    clock = machine.clock(file, earliest_ms=FLOOR)
+    assert clock.now_ms() == START_MS + 5000 * DAY_MS
+    clock.raise_floor(START_MS - 1)
+
+    machine.wall_ms = START_MS
+    assert clock.now_ms() == START_MS
+    assert machine.clock(file, earliest_ms=FLOOR).now_ms() == START_MS
+    assert clock.floor_ms == START_MS - 1
+
+
+def test_suspended_time_counts_and_an_uptime_that_goes_back_does_not_take_time_back(file):
+    machine = Machine(synchronised=False)
+    clock = machine.clock(file, earliest_ms=0)
+    clock.raise_floor(START_MS)
+    machine.uptime_s += 8 * 3600
+    assert clock.now_ms() == START_MS + 8 * 3_600_000
+    machine.uptime_s = 1.0
+    assert clock.now_ms() == START_MS
+
+
+@pytest.mark.parametrize(
+    "machine, trust_wall, raised, unset",
+    [
+        pytest.param(Machine(wall_ms=0, synchronised=False), False, False, True, id="1970"),
+        pytest.param(Machine(synchronised=False), False, False, True, id="nobody vouches"),
+        pytest.param(Machine(synchronised=False), False, True, False, id="signed metadata does"),
+        pytest.param(Machine(), False, False, False, id="a time service does"),
+        pytest.param(Machine(synchronised=False), True, False, False, id="development"),
+    ],
+)
+def test_a_clock_is_unset_while_neither_service_nor_signature_vouches(
+    file, machine, trust_wall, raised, unset
+):
+    clock = machine.clock(file, trust_wall=trust_wall, earliest_ms=FLOOR)
+    if raised:
+        clock.raise_floor(START_MS)
+    assert clock.unset is unset
+    assert machine.clock(file, trust_wall=trust_wall, earliest_ms=FLOOR).unset is unset
+
+
+def test_the_system_clock_is_never_set():
+    """No code of the agent calls what would."""
+    package = Path(clock_module.__file__).parent
+    setters = ("settimeofday", "clock_settime", "adjtime(", "stime(", "timedatectl", "hwclock")
+    for file in package.rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert not [word for word in setters if word in text], file

@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from edge_agent.denials import (
     GUARD_DAY_MS,
     GUARD_GAP_MS,
+    GUARD_PER_DAY,
     guarded_until,
     lifted,
     revocations,
@@ -112,3 +114,18 @@ HOUR = 3_600_000
 )
 def test_the_thrash_guard(journal, bundle, until):
     assert guarded_until(journal, bundle, NOW) == until
+
+
+def test_whoever_orders_two_bundles_in_turn_gets_eight_trials_a_day_and_never_two_at_once():
+    """Approved bundles in turn, every minute for three days: what a stolen online key can do."""
+    journal, trials = Journal("m"), []
+    for minute in range(3 * 24 * 60):
+        bundle, now_ms = (B, C)[minute % 2], NOW + minute * 60_000
+        if bundle != journal.tried and guarded_until(journal, bundle, now_ms) is None:
+            journal = journal.with_trial(bundle, now_ms)
+            trials.append(now_ms)
+    assert len(trials) == 3 * GUARD_PER_DAY
+    for first, second in itertools.pairwise(trials):
+        assert second - first >= GUARD_GAP_MS
+    for first, ninth in zip(trials, trials[GUARD_PER_DAY:], strict=False):
+        assert ninth - first >= GUARD_DAY_MS

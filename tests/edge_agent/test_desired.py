@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from edge_agent.desired import Hindrance, Hold, Nothing, Run, Trusted, decide
@@ -117,3 +119,63 @@ def test_a_technician_is_not_counted():
     found = decide("m", trusted(), local, RECENT, agent="1.0").desired
     assert isinstance(found, Run)
     assert (found.candidate.origin, found.counts, found.hindrance) == ("technician", False, None)
+
+
+STALE: dict[str, Any] = {"models_expired": True, "plan_age_s": None}
+BACK = Journal("m", current=B, previous=A)
+
+
+@pytest.mark.parametrize(
+    "known, journal, bundle, reason",
+    [
+        pytest.param(
+            trusted(plan(candidate=None), **STALE), BACK, A, None, id="back to the rule's stable"
+        ),
+        pytest.param(
+            trusted(plan(candidate=None, ended=Ended("r", B, "aborted")), **STALE),
+            BACK,
+            A,
+            None,
+            id="an abort's return",
+        ),
+        pytest.param(
+            trusted(document=DeviceDocument("f", "f-d", 2, pins={"m": Pin(A)}), **STALE),
+            BACK,
+            A,
+            None,
+            id="a pin back",
+        ),
+        pytest.param(
+            trusted(document=DeviceDocument("f", "f-d", 2, pins={"m": Pin(C)}), **STALE),
+            BACK,
+            C,
+            "OUT-T121",
+            id="a pin forward",
+        ),
+        pytest.param(
+            trusted(
+                document=DeviceDocument("f", "f-d", 2, pins={"m": Pin(C)}),
+                models_expired=False,
+                plan_age_s=None,
+            ),
+            BACK,
+            C,
+            None,
+            id="a pin forward asks for no plan",
+        ),
+        pytest.param(trusted(plan(candidate=C), **STALE), BACK, C, "OUT-T121", id="a rollout"),
+        pytest.param(
+            trusted(plan(candidate=None), **STALE),
+            Journal("m", current=B),
+            A,
+            "OUT-T121",
+            id="a stable that was never committed here",
+        ),
+        pytest.param(trusted(**STALE), BACK, B, None, id="going on with what runs"),
+    ],
+)
+def test_expiry_blocks_forward_only(known, journal, bundle, reason):
+    found = desired(known, journal)
+    assert isinstance(found, Run)
+    said = found.hindrance.reason if found.hindrance else None
+    assert (found.digest, said) == (bundle, reason)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tracemalloc
 
 import pytest
 from securesystemslib.dsse import Envelope
@@ -11,29 +12,7 @@ from protocol import codec
 from protocol.device import PAYLOAD_TYPE, DeviceDocument
 from protocol.errors import NotUnderstood, OutriderError, PeerError, TrustError
 from protocol.plan import DenyList, Plan
-from tests.fakes.fleet_trust import (
-    DEVICE,
-    FLEET,
-    Device,
-    Fleet,
-)
-
-ROLES = ("timestamp", "snapshot", "targets", "models", "rollouts")
-
-
-@pytest.fixture
-def fleet(tmp_path):
-    fleet = Fleet(tmp_path / "control-plane")
-    fleet.plan("digits", fleet.approve("digits/v1"))
-    fleet.publish()
-    return fleet
-
-
-@pytest.fixture
-def device(tmp_path, fleet):
-    device = Device(tmp_path / "device", fleet.root)
-    device.read(fleet.broker)
-    return device
+from tests.fakes.fleet_trust import DEVICE, FLEET
 
 
 def test_a_plan_that_is_not_the_listed_one_is_refused(fleet, device):
@@ -103,6 +82,18 @@ def test_a_listed_plan_that_is_garbage_is_the_peer_s_fault(fleet, device):
 
     with pytest.raises(PeerError):
         device.trust.verify_plan("digits", data)
+
+
+def test_a_listed_plan_of_a_million_rules_is_refused_before_it_is_parsed(fleet, device):
+    rule = b'{"selector":null,"stable":"sha256-' + b"0" * 64 + b'"}'
+    data = b'{"rules":[' + b",".join([rule] * 1_000_000) + b"]}"
+    _signed_plan(fleet, device, data)
+    tracemalloc.start()
+    with pytest.raises(PeerError, match="N211"):
+        device.trust.verify_plan("digits", data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def envelope(fleet, document, *, key=create.ROLLOUTS_KEY, kind=PAYLOAD_TYPE):

@@ -9,31 +9,8 @@ from control_plane.signing import create
 from edge_agent import durable
 from protocol.errors import TrustError, Unavailable
 from protocol.identifiers import digest_of
-from tests.fakes.fleet_trust import (
-    DEVICE,
-    START_MS,
-    TOPICS,
-    Device,
-    Fleet,
-)
+from tests.fakes.fleet_trust import DEVICE, START_MS, TOPICS
 from tests.fakes.forgery import damage, next_publication, rotate, seal
-
-ROLES = ("timestamp", "snapshot", "targets", "models", "rollouts")
-
-
-@pytest.fixture
-def fleet(tmp_path):
-    fleet = Fleet(tmp_path / "control-plane")
-    fleet.plan("digits", fleet.approve("digits/v1"))
-    fleet.publish()
-    return fleet
-
-
-@pytest.fixture
-def device(tmp_path, fleet):
-    device = Device(tmp_path / "device", fleet.root)
-    device.read(fleet.broker)
-    return device
 
 
 @pytest.mark.parametrize(
@@ -92,7 +69,7 @@ def test_an_old_copy_of_the_cache_does_not_lower_the_marks(fleet, device):
     cache.write_bytes(copy)
     device.restart()
     fleet.later(hours=1)
-    seal(fleet, fleet.signer(create.SNAPSHOT_KEY), old, version=START_MS // 60_000 + 50)
+    seal(fleet.signer(create.SNAPSHOT_KEY), old, version=START_MS // 60_000 + 50)
 
     with pytest.raises(TrustError, match="trusted before"):
         device.read(old)
@@ -189,14 +166,14 @@ def test_a_full_disk_at_a_restart_that_finds_no_marks(fleet, device, monkeypatch
     assert device.trust.known
 
 
-def test_only_two_files_are_kept(fleet, device):
+def test_only_three_files_are_kept(fleet, device):
     rotate(fleet)
     device.read(fleet.broker)
     names = sorted(path.name for path in (device.directory / "tuf").iterdir())
-    assert names == ["marks.json", "trusted.json"]
+    assert names == ["marks.copy.json", "marks.json", "trusted.json"]
 
 
-@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize("writes", range(5))
 def test_a_power_cut_between_any_two_writes(fleet, device, monkeypatch, writes):
     old, before = dict(fleet.broker), device.trust.state()
     next_publication(fleet)

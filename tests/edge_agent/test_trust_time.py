@@ -1,10 +1,12 @@
 """What expiry and clocks change about trust, and what they never do."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from control_plane.signing import create
 from protocol.approval import Approved
-from protocol.errors import Unavailable
+from protocol.errors import OutriderError, Unavailable
 from protocol.identifiers import digest_of
 from tests.fakes.fleet_trust import DAY_MS, START_MS, TOPICS, Device, Fleet, Machine
 from tests.fakes.forgery import seal
@@ -126,7 +128,7 @@ def test_rollouts_that_nobody_confirmed_for_two_weeks_are_not_taken_under_a_fres
     fleet.publish()
     device.machine.wall_ms += 15 * DAY_MS
     broker = dict(fleet.broker)
-    seal(fleet, fleet.signer(create.SNAPSHOT_KEY), broker, now_ms=device.machine.wall_ms)
+    seal(fleet.signer(create.SNAPSHOT_KEY), broker, now_ms=device.machine.wall_ms)
 
     with pytest.raises(Unavailable, match="rollouts"):
         device.read(broker)
@@ -150,3 +152,108 @@ def _issued(value):
         timestamp.unrecognized_fields["x-issued"] = value
 
     return change
+
+
+FOREVER_MS = START_MS + 14 * 365 * DAY_MS
+"""2040."""
+
+
+def stolen(fleet, issued_ms):
+    """Everything that the online keys can sign, as of another year."""
+    broker = dict(fleet.broker)
+    seal(fleet.signer(create.SNAPSHOT_KEY), broker, now_ms=issued_ms)
+    return broker
+
+
+@pytest.mark.parametrize("days", [30, 89, 91, 14 * 365], ids=str)
+def test_a_stolen_online_key_raises_the_floor_to_the_expiry_of_approvals_at_most(
+    tmp_path, fleet, days
+):
+    """Attack 38: `x-issued` of 2040."""
+    fleet.publish()
+    machine = Machine(wall_ms=0, synchronised=False)
+    device = Device(tmp_path / "victim", fleet.root, machine)
+    device.read(fleet.broker)
+    issued_ms = START_MS + days * DAY_MS
+    until_ms = _ms(device.trust.state().models_until)
+    # Roles that do not expire in between: only the clock is attacked.
+    broker = stolen(fleet, issued_ms)
+    try:
+        device.read(broker)
+    except Unavailable:
+        assert days > 13, "rollouts expire after 14 days"
+    assert device.clock.floor_ms <= min(issued_ms, until_ms)
+    for _ in range(2):
+        device.restart()
+        assert device.clock.now_ms() == device.clock.floor_ms <= until_ms
+    machine.boot, machine.uptime_s = "boot-2", 1.0
+    device.restart()
+    assert device.clock.now_ms() <= until_ms
+
+
+def test_with_all_online_keys_stolen_the_floor_is_exactly_what_approvers_signed(tmp_path, fleet):
+    fleet.publish()
+    device = Device(tmp_path / "victim", fleet.root, Machine(wall_ms=0, synchronised=False))
+    device.read(fleet.broker)
+    until_ms = _ms(device.trust.state().models_until)
+    broker = dict(fleet.broker)
+    broker[TOPICS.tuf("rollouts")] = fleet.forge(
+        "rollouts", _for_ever, fleet.signer(create.ROLLOUTS_KEY)
+    )
+    seal(fleet.signer(create.SNAPSHOT_KEY), broker, now_ms=FOREVER_MS)
+    assert device.read(broker)
+    assert device.clock.floor_ms == device.clock.now_ms() == until_ms
+    assert device.trust.issued_ms == until_ms
+    device.restart()
+    assert device.clock.floor_ms == until_ms
+
+
+def test_the_floor_follows_a_signed_moment_that_is_earlier_than_the_approvals_end(tmp_path, fleet):
+    fleet.publish()
+    device = Device(tmp_path / "device", fleet.root, Machine(wall_ms=0, synchronised=False))
+    device.read(fleet.broker)
+    fleet.later(days=2)
+    fleet.publish()
+    device.read(fleet.broker)
+    assert device.clock.floor_ms == START_MS + 2 * DAY_MS
+
+
+def test_a_clock_that_jumps_back_a_year_keeps_trust_and_learns_on(fleet, device):
+    v1 = fleet.approve("digits/v1")
+    fleet.publish()
+    device.read(fleet.broker)
+    device.machine.wall_ms -= 365 * DAY_MS
+    fleet.later(days=2)
+    fleet.approve("digits/v2")
+    fleet.publish()
+
+    assert device.read(fleet.broker)
+    assert device.clock.now_ms() == START_MS + 2 * DAY_MS
+    assert v1 in device.trust.approvals
+    assert not device.trust.models_expired()
+    assert device.trust.timestamp_fresh()
+
+
+def test_a_clock_in_1970_does_not_make_old_metadata_fresh_again(fleet, device):
+    fleet.publish()
+    device.read(fleet.broker)
+    old = dict(fleet.broker)
+    fleet.later(days=4)
+    fleet.publish()
+    device.read(fleet.broker)
+    device.machine.wall_ms = 0
+    device.restart()
+    with pytest.raises(OutriderError):
+        device.read(old)
+    assert device.trust.timestamp_fresh()
+
+
+def _for_ever(role):
+    role.version += 1
+    role.expires = datetime.fromtimestamp(FOREVER_MS / 1000, UTC).replace(
+        microsecond=0
+    ) + timedelta(days=1)
+
+
+def _ms(text):
+    return int(datetime.fromisoformat(text).timestamp() * 1000)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.technician.page import page
-from edge_agent.technician.status import Answers, LinkStatus, Status
+from edge_agent.technician.status import Answers, LinkStatus, RenewalStatus, Status
 from protocol.bundle import Facts
 from protocol.identifiers import digest_of
 from protocol.reported import (
@@ -284,6 +284,92 @@ link        connected 6 d     buffer 118 records, 21.0 kB of 32.0 MB
 clock       synchronised      trust  fresh for 2 d 4 h
 cert        12 Jan 2027       disk   1.20 GB free
 next        nothing to do
+""",
+    ),
+    "certificate about to expire": (
+        status(
+            reported(),
+            certificate_until_ms=NOW_MS + 5 * DAY_MS,
+            renewal=RenewalStatus(
+                3, NOW_MS - 5 * DAY_MS, "OUT-N104", "control plane not reachable", urgent=True
+            ),
+        ),
+        8,
+        """\
+* cam-0117: digits/v2 runs normally since 3 Nov 11:06 UTC (15 d)
+why         plan 31: stable     returns to digits/v1
+! cam-0117: certificate expires in 5 d, renewal failed 3 times
+why         OUT-N104 control plane not reachable since 13 Nov
+after       the link closes; answers go on, records are kept
+link        connected 6 d     buffer 118 records, 21.0 kB of 32.0 MB
+clock       synchronised      trust  fresh for 2 d 4 h
+cert        23 Nov 2026       disk   1.20 GB free
+next        outrider-agent enrol --renew --csr-to /media/usb
+""",
+    ),
+    "certificate expired, the control plane says no": (
+        status(
+            reported(),
+            link=LOST,
+            certificate_until_ms=NOW_MS - 5 * DAY_MS,
+            renewal=RenewalStatus(1, NOW_MS - DAY_MS, "OUT-A212", "it was retired", urgent=True),
+        ),
+        8,
+        """\
+! cam-0117: digits/v2 runs normally; no link for 9 d 4 h
+why         plan 31: stable     returns to digits/v1
+! cam-0117: certificate expired 13 Nov 2026, renewal failed once
+why         OUT-A212 it was retired since 17 Nov
+after       the link is closed; answers go on, records are kept
+link        mq.example:8883 no route to host
+buffer      118 records, 21.0 kB of 32.0 MB
+clock       synchronised      trust  fresh for 2 d 4 h
+cert        expired 13 Nov 2026  disk   1.20 GB free
+next        enrol it under a new name: outrider device enrol-token
+""",
+    ),
+    "certificate about to expire, nothing tried yet": (
+        status(
+            reported(),
+            certificate_until_ms=NOW_MS + 5 * DAY_MS,
+            renewal=RenewalStatus(urgent=True),
+        ),
+        8,
+        """\
+* cam-0117: digits/v2 runs normally since 3 Nov 11:06 UTC (15 d)
+why         plan 31: stable     returns to digits/v1
+! cam-0117: certificate expires in 5 d
+after       the link closes; answers go on, records are kept
+link        connected 6 d     buffer 118 records, 21.0 kB of 32.0 MB
+clock       synchronised      trust  fresh for 2 d 4 h
+cert        23 Nov 2026       disk   1.20 GB free
+next        nothing: it is being renewed; give it network
+""",
+    ),
+    "renewal failed, with months to go": (
+        status(reported(), renewal=RenewalStatus(2, NOW_MS - DAY_MS, "OUT-N104", "refused")),
+        0,
+        """\
+* cam-0117: digits/v2 runs normally since 3 Nov 11:06 UTC (15 d)
+why         plan 31: stable     returns to digits/v1
+link        connected 6 d     buffer 118 records, 21.0 kB of 32.0 MB
+clock       synchronised      trust  fresh for 2 d 4 h
+cert        12 Jan 2027, renewal failed 2 times: OUT-N104  disk   1.20 GB free
+next        nothing to do
+""",
+    ),
+    "clock unset": (
+        status(reported(clock="floor", trust=TrustState()), link=LOST, clock_unset=True),
+        8,
+        """\
+! cam-0117: digits/v2 runs normally; no link for 9 d 4 h
+why         plan 31: stable     returns to digits/v1
+link        mq.example:8883 no route to host
+buffer      118 records, 21.0 kB of 32.0 MB
+clock       OUT-T120 not set: no time service, no signed time yet
+trust       nothing yet
+cert        12 Jan 2027       disk   1.20 GB free
+next        sudo timedatectl set-ntp true
 """,
     ),
     "starting": (
