@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
+import msgspec
+
 from protocol.codec import decode, encode
 from protocol.errors import PeerError
 from protocol.identifiers import Count
@@ -53,6 +55,11 @@ class Line:
     hash: str
 
 
+class _Exported(msgspec.Struct, frozen=True):
+    hash: str
+    record: msgspec.Raw
+
+
 @dataclass(frozen=True, slots=True)
 class Anchor:
     """A head that approvers have signed. `where` says in what, for people."""
@@ -75,6 +82,22 @@ class Findings:
 def line_of(record: Record) -> Line:
     text = encode(record).decode()
     return Line(text, sha256(text.encode()).hexdigest())
+
+
+def exported(line: Line) -> bytes:
+    """One line of an export: JSON that still holds the record's very bytes."""
+    return f'{{"hash":"{line.hash}","record":{line.text}}}\n'.encode()
+
+
+def imported(data: bytes) -> Line:
+    """From one line of an export. Raises `PeerError` for anything else."""
+    if len(data) > MAX_LINE:
+        raise PeerError("OUT-N211", f"{len(data):,} bytes in one line")
+    try:
+        found = msgspec.json.decode(data, type=_Exported)
+        return Line(bytes(found.record).decode(), found.hash)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PeerError("OUT-N210", f"not a line of an audit trail: {error}") from error
 
 
 def head_of(number: int, hash: str) -> str:

@@ -1,9 +1,4 @@
-"""A Mosquitto for one fleet: found, configured, started, stopped.
-
-Mutual TLS; the certificate's common name is user name and client id. A device reads what is for
-everybody and its own topics, and writes only its own. Mosquitto confirms what it then drops for
-want of a right, so nothing may be concluded from a PUBACK.
-"""
+"""A Mosquitto of this machine for one fleet: found, configured, started, reloaded, stopped."""
 
 from __future__ import annotations
 
@@ -12,13 +7,21 @@ import shutil
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from protocol.errors import InvalidRequest, Unavailable
-from protocol.identifiers import FleetName, fleet_name
-from protocol.topics import Topics
+from control_plane.mosquitto import (
+    Certificates,
+    Listener,
+    access_list,
+    configuration,
+    control_identity,
+)
+from protocol.errors import Unavailable
+from protocol.identifiers import FleetName
+
+__all__ = ["Broker", "Certificates", "access_list", "control_identity", "find"]
 
 VARIABLE: Final = "OUTRIDER_MOSQUITTO"
 _PLACES: Final = (
@@ -27,21 +30,8 @@ _PLACES: Final = (
     "/opt/homebrew/sbin/mosquitto",
     "build/mosquitto/mosquitto",
 )
-MAX_PACKET: Final = 2_200_000
-"""Bytes: the largest TUF role (2 MiB) with its topic."""
 START_TIMEOUT_S: Final = 15.0
 STOP_TIMEOUT_S: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """Files that the broker reads: who it is, and whose certificates it accepts."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path
-    revoked: Path | None = None
-    """CRL. An expired one refuses everybody, so it is renewed daily."""
 
 
 def find() -> Path:
@@ -58,76 +48,6 @@ def find() -> Path:
     raise Unavailable("OUT-N105", f"not on PATH, not in {', '.join(_PLACES)}")
 
 
-def control_identity(fleet: FleetName) -> str:
-    """Common name of the control plane's certificate.
-
-    Raises `InvalidRequest` for the one fleet in which a device could carry the same name:
-    `outrider-control-outrider` would be device `control-outrider` of fleet `outrider`.
-    """
-    if fleet_name(fleet) == "outrider":
-        raise InvalidRequest("OUT-S120", "a fleet cannot be called outrider")
-    return f"outrider-control-{fleet}"
-
-
-def access_list(fleet: FleetName) -> str:
-    """Mosquitto's ACL file. `%u` is the user name: a whole device id."""
-    prefix = Topics(fleet).prefix
-    readable = ("tuf/#", "plans/+", "deny", "manifests/#", "payloads/#", "frames/#", "ingest/+")
-    return "\n".join(
-        [
-            *(f"pattern read {prefix}{topic}" for topic in readable),
-            f"pattern read {prefix}devices/%u/#",
-            f"pattern write {prefix}up/+/%u/#",
-            f"pattern write {prefix}presence/%u",
-            "",
-            f"user {control_identity(fleet)}",
-            f"topic readwrite {prefix}#",
-            "",
-        ]
-    )
-
-
-def configuration(
-    directory: Path,
-    host: str,
-    port: int,
-    certificates: Certificates,
-    *,
-    autosave_s: int,
-    as_root: bool,
-) -> str:
-    """mosquitto.conf. What is retained reaches the disk at most `autosave_s` seconds late."""
-    lines = [
-        f"listener {port} {host}",
-        f"certfile {certificates.certificate.absolute()}",
-        f"keyfile {certificates.key.absolute()}",
-        f"cafile {certificates.client_ca.absolute()}",
-        *([f"crlfile {certificates.revoked.absolute()}"] if certificates.revoked else []),
-        "tls_version tlsv1.2",
-        "require_certificate true",
-        "use_identity_as_username true",
-        # Without this, a device could take another's client id and so end its connection.
-        "use_username_as_clientid true",
-        "allow_anonymous false",
-        f"acl_file {directory.absolute() / 'acl'}",
-        "persistence true",
-        f"persistence_location {directory.absolute() / 'data'}/",
-        f"autosave_interval {autosave_s}",
-        "persistent_client_expiration 30d",
-        f"max_packet_size {MAX_PACKET}",
-        "max_inflight_messages 500",
-        "max_queued_messages 20000",
-        "set_tcp_nodelay true",
-        "sys_interval 0",
-        "log_dest stderr",
-        "log_type error",
-        "log_type warning",
-        # Started by root, Mosquitto becomes a user who can read neither keys nor data.
-        *(["user root"] if as_root else []),
-    ]
-    return "\n".join(lines) + "\n"
-
-
 class Broker:
     """One Mosquitto process with its files in `directory`."""
 
@@ -141,13 +61,16 @@ class Broker:
         port: int,
         autosave_s: int = 30,
         program: Path | None = None,
+        others: Sequence[Listener] = (),
     ) -> None:
+        """`others`: further fleets that share the process; their ACL files are written here."""
         self.directory = directory
         self.fleet = fleet
         self.certificates = certificates
         self.host = host
         self.port = port
         self.autosave_s = autosave_s
+        self.others = others
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -163,20 +86,23 @@ class Broker:
     def log(self) -> Path:
         return self.directory / "mosquitto.log"
 
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        acl = self.directory / f"acl-{self.fleet}"
+        own = Listener(self.fleet, self.port, self.certificates, acl, self.host)
+        return (own, *self.others)
+
     def write_files(self) -> Path:
-        """Configuration and ACL; the path of the first."""
-        (self.directory / "data").mkdir(parents=True, exist_ok=True)
-        (self.directory / "acl").write_text(access_list(self.fleet))
+        """Configuration and ACLs; the path of the first."""
+        data = self.directory / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        for each in self.listeners:
+            each.acl.write_text(access_list(each.fleet))
         path = self.directory / "mosquitto.conf"
+        # Started by root, Mosquitto becomes a user who can read neither keys nor data.
+        user = "root" if os.geteuid() == 0 else None
         path.write_text(
-            configuration(
-                self.directory,
-                self.host,
-                self.port,
-                self.certificates,
-                autosave_s=self.autosave_s,
-                as_root=os.geteuid() == 0,
-            )
+            configuration(self.listeners, data=data, autosave_s=self.autosave_s, user=user)
         )
         return path
 

@@ -11,7 +11,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -29,6 +29,7 @@ BLOCK: Final = 64 * 1024
 SHOWN: Final = 76
 """Columns of what was given that an error repeats."""
 
+Blocks = Iterator[bytes]
 Progress = Callable[[int, int], None]
 """`(done, total)` in the operation's or the file's unit."""
 
@@ -46,13 +47,14 @@ class Answered(OutriderError):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a caller needs: all of it lies in the control plane's home."""
+    """What a caller needs; `control_plane.access` finds it."""
 
     url: str
     fleet: str
-    token: str
-    ca: Path | None = None
-    """Certificate of the CA that signed the API's; None: the system's."""
+    token: str = field(repr=False)
+    """What is printed or logged by mistake gives nobody access."""
+    ca: Path | str | None = None
+    """CA of the API's certificate: its file, or its PEM text; None: those of the system."""
 
 
 class Client:
@@ -69,7 +71,7 @@ class Client:
         self._http = httpx.Client(
             base_url=access.url,
             headers={"Authorization": f"Bearer {access.token}"},
-            verify=ssl.create_default_context(cafile=access.ca) if access.ca else True,
+            verify=_trusting(access.ca),
             timeout=timeout_s,
             transport=transport,
             trust_env=False,
@@ -109,6 +111,20 @@ class Client:
     def bytes(self, path: str) -> bytes:
         """A body as it is: TUF metadata, a file."""
         return self._send("GET", path, {}, None, {}).content
+
+    def blocks(self, path: str) -> Blocks:
+        """A body block by block as it comes, unpacked by nobody: whoever reads it knows how much
+        they want and stops there. Raises like `bytes`."""
+        url = f"/v1/fleets/{self.access.fleet}/{path}"
+        plain = {"Accept-Encoding": "identity"}
+        try:
+            with self._http.stream("GET", url, headers=plain) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise problem_of(_document(answer))
+                yield from answer.iter_raw(BLOCK)
+        except httpx.TransportError as error:
+            raise Unavailable("OUT-N104", _reason(error), place=self.access.url) from error
 
     def items(self, path: str, **query: object) -> Iterator[Any]:
         """All items of a list, page by page."""
@@ -210,6 +226,13 @@ class Client:
             if answer.is_error:
                 raise problem_of(_document(answer))
             return answer
+
+
+def _trusting(ca: Path | str | None) -> ssl.SSLContext:
+    if isinstance(ca, Path):
+        return ssl.create_default_context(cafile=ca)
+    # Without any text: those that the system trusts.
+    return ssl.create_default_context(cadata=ca or None)
 
 
 def problem_of(document: Mapping[str, Any]) -> Answered:

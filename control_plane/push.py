@@ -11,10 +11,10 @@ from control_plane.blobs import Blobs
 from control_plane.catalog.layout import INDEX, Layout
 from control_plane.encode import encode
 from control_plane.settings import Settings
-from control_plane.signing.drafts import Change
+from control_plane.signing.drafts import approval
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
-from control_plane.store.bundles import BundleRow, ManifestRow
+from control_plane.store.bundles import CLOSED, BundleRow, ManifestRow
 from control_plane.store.payloads import EncodedPayload
 from protocol.bundle import Member
 from protocol.codec import to_wire
@@ -62,23 +62,36 @@ def push(layout: Layout, to: Catalogue, now_ms: int, tell: Tell, *, who: str) ->
     bundle = _row(layout, now_ms)
     with to.store.write():
         check_free(layout, to.store)
-        new = to.store.bundles.get(bundle.digest) is None
+        there = to.store.bundles.version(bundle.model, bundle.version)
+        if there is not None and there.digest != bundle.digest:
+            to.store.bundles.forget(there.digest)
         to.store.bundles.put(bundle)
-        if new:
+        if there is None or there.state in CLOSED:
+            to.store.bundles.set_state(bundle.digest, "draft")
             about = {"version": bundle.version, "digest": bundle.digest}
-            to.store.happened(who, f"models/{bundle.model}", "model.pushed", about, now_ms)
+            to.store.happened(
+                who,
+                f"models/{bundle.model}",
+                "model.pushed",
+                about,
+                now_ms,
+                before=there.state if there else None,
+                after="draft",
+            )
     if bundle.digest not in to.repository.approvals():
-        length = len(layout.index_bytes)
-        change = Change(bundle.model, bundle.version, bundle.digest, length)
-        to.repository.draft((change,), now_ms)
+        change = approval(index, bundle.digest, len(layout.index_bytes))
+        to.repository.draft((change,), now_ms, to.store.audit.head())
     return to.store.bundles.get(bundle.digest) or bundle
 
 
 def check_free(layout: Layout, store: Store) -> None:
-    """A version never changes. Raises `InvalidRequest` OUT-B130."""
+    """A version never changes, unless it was withdrawn before anybody could run it.
+
+    Raises `InvalidRequest` OUT-B130.
+    """
     index = layout.index
     there = store.bundles.version(index.model, index.version)
-    if there is not None and there.digest != layout.digest:
+    if there is not None and there.digest != layout.digest and there.state != "withdrawn":
         raise InvalidRequest(
             "OUT-B130", f"{there.reference} is {there.digest[:15]}, this is {layout.digest[:15]}"
         )

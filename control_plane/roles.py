@@ -47,12 +47,11 @@ class Principal:
     name: str
     role: Role
 
-    def require(self, permission: Permission, fleet: str) -> None:
-        """Raises `InvalidRequest` OUT-A204."""
+    def require(self, permission: Permission, fleet: str, what: str = "do this") -> None:
+        """`what` completes "may not …". Raises `InvalidRequest` OUT-A204."""
         if permission not in ALLOWS[self.role]:
             raise InvalidRequest(
                 "OUT-A204",
-                f"{self.name} is {self.role} in fleet {fleet}; this needs the right to"
-                f" {permission}",
+                f"role {self.role} may not {what}: {self.name} is {self.role} in fleet {fleet}",
                 do=f"ask {_WHOM[permission]}",
             )

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from control_plane.settings import Settings
+from control_plane.settings import Settings, require_loopback
 from control_plane.web.server import ApiServer, listen
 from control_plane.wiring import ControlPlane
 
@@ -32,12 +32,21 @@ def serve(settings: Settings, *, ready: Callable[[ControlPlane], None] = lambda 
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[ControlPlane]:
-    """A control plane that serves inside the block."""
+def running(
+    settings: Settings, *, reload_broker: Callable[[], None] | None = None
+) -> Iterator[ControlPlane]:
+    """A control plane that serves inside the block.
+
+    `reload_broker` has the broker read its files again; without, the command in `settings` does.
+
+    Raises `InvalidRequest` OUT-A121 for a development one that other machines would reach, and
+    what `serve` raises.
+    """
+    require_loopback(settings.dev, settings.api_host, settings.broker_host)
     # First: nothing is opened, let alone published, by a second one on the same port.
     listener = listen(settings.api_host, settings.api_port)
     try:
-        control_plane = ControlPlane(settings)
+        control_plane = ControlPlane(settings, reload_broker)
     except BaseException:
         listener.close()
         raise
@@ -48,6 +57,7 @@ def running(settings: Settings) -> Iterator[ControlPlane]:
         control_plane.authority.key("api"),
     )
     control_plane.api_alive = lambda: server.alive
+    control_plane.reload_api = server.renew
     try:
         control_plane.start()
         server.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,12 @@ class Settings:
     api_port: int = API_PORT
     broker_host: str = "127.0.0.1"
     broker_port: int = BROKER_PORT
+    hosts: tuple[str, ...] = ()
+    """Further names and addresses by which devices reach API and broker: in their certificates."""
+    broker_files: str = ""
+    """A folder that gets copies of what a broker reads, where it cannot read `ca`."""
+    broker_reload: tuple[str, ...] = ()
+    """Command that has a broker read its files again, for `serve`; `up` tells its own broker."""
     intervals: Intervals = Intervals()
 
     def __post_init__(self) -> None:
@@ -135,6 +142,23 @@ def parse(document: object, home: Path) -> Settings:
         return msgspec.convert(values, Settings)
     except (msgspec.ValidationError, ValueError) as error:
         raise InvalidRequest("OUT-S120", f"{FILE}: {error}") from error
+
+
+def require_loopback(dev: bool, *hosts: str) -> None:
+    """A development control plane has all keys in one place: only its machine may reach it.
+
+    Raises `InvalidRequest` OUT-A121.
+    """
+    for host in hosts if dev else ():
+        if not _is_loopback(host):
+            raise InvalidRequest("OUT-A121", f"{host} is an address that others reach, too")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def write(settings: Settings) -> None:

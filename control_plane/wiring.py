@@ -7,33 +7,39 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 from control_plane import encode
 from control_plane.access import read_token
 from control_plane.adoption import read_back
+from control_plane.audit_check import INTERVAL_S, AuditCheck
 from control_plane.blobs import Blobs
-from control_plane.broker import control_identity
 from control_plane.fleet.authority import Authority
 from control_plane.fleet.enrolment import Enrolment
+from control_plane.fleet.revocation import alarm, said
 from control_plane.ingest import Ingest
 from control_plane.link import Delivery, Link
 from control_plane.loops import Loop
+from control_plane.mosquitto import control_identity
 from control_plane.offers import Offers
 from control_plane.publisher import Publisher
 from control_plane.receiving import Receiving
 from control_plane.retained import Retained
 from control_plane.settings import Settings
+from control_plane.signing import expiry
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
 from control_plane.ticker import Ticker
+from control_plane.upkeep import Upkeep, reload_by
 from control_plane.web.app import create_app
 from control_plane.web.attempts import Attempts
 from control_plane.web.bundles import incoming
 from control_plane.web.parts import PartHealth, Parts
 from control_plane.web.work import Work
 from protocol.enrolment import Broker
-from protocol.errors import Unavailable
+from protocol.errors import Failed, TrustError, Unavailable
 from protocol.identifiers import DeviceId, digest_of
 from protocol.link import Address, Retry
 from protocol.reported import ReportedState
@@ -44,6 +50,8 @@ log = logging.getLogger(__name__)
 
 UNSETTLED_S: Final = 0.2
 """Between ticks while the broker does not yet retain all that it should."""
+UPKEEP_S: Final = 60.0
+"""Between looks at certificates and revocation lists; a revocation is looked at immediately."""
 FORGET_MS: Final = 30 * 24 * 3_600_000
 """Events and used tokens are kept for 30 days."""
 SAFE: Final = "safe = have: no backup command yet"
@@ -56,8 +64,11 @@ def now_ms() -> int:
 class ControlPlane:
     """All parts of one control plane. `start` once; `stop` ends what `start` began."""
 
-    def __init__(self, of: Settings) -> None:
-        """Opens the store, the keys and the repository. Raises what these raise."""
+    def __init__(self, of: Settings, reload_broker: Callable[[], None] | None = None) -> None:
+        """Opens the store, the keys and the repository. Raises what these raise.
+
+        `reload_broker` has the broker read its files again; without, the command in `of` does.
+        """
         self.settings = of
         self.topics = Topics(of.fleet)
         self.store = Store(of.store)
@@ -105,6 +116,20 @@ class ControlPlane:
         )
         self.loop = Loop("ticker", self._tick, of.intervals.tick)
         self.api_alive: Callable[[], bool] = lambda: True
+        self.reload_api: Callable[[], None] = lambda: None
+        self.upkeep = Upkeep(
+            self.authority,
+            self.store.certificates,
+            now_ms,
+            hosts=of.hosts,
+            broker_files=Path(of.broker_files) if of.broker_files else None,
+            reload_broker=reload_broker or (lambda: reload_by(of.broker_reload)),
+            reload_api=self._renewed,
+        )
+        self.upkeep.issue()
+        self.upkeep_loop = Loop("upkeep", self.upkeep.step, UPKEEP_S)
+        self.audit_check = AuditCheck(self.store.audit, self.repository.approvals)
+        self.audit_loop = Loop("audit check", self.audit_check.step, INTERVAL_S)
         self.attempts = Attempts()
         self.store.people.keep_local(digest_of(read_token(of).encode()), now_ms())
         self._listening_since_ms: int | None = None
@@ -128,9 +153,13 @@ class ControlPlane:
         self.receiving.start()
         self.link.start()
         self.loop.start()
+        self.upkeep_loop.start()
+        self.audit_loop.start()
 
     def stop(self) -> None:
         self.work.stop()
+        self.upkeep_loop.stop()
+        self.audit_loop.stop()
         self.loop.stop()
         self.link.stop()
         self.receiving.stop()
@@ -151,7 +180,33 @@ class ControlPlane:
                 self.receiving.alive and self.receiving.problem is None,
                 self.receiving.problem or f"hello {hello}, refused {refused}; {SAFE}",
             ),
+            "identity": self._identity(),
+            "trust": self._trust(),
+            "audit": self._audit(),
         }
+
+    def _identity(self) -> PartHealth:
+        now, current = now_ms(), self.upkeep.current
+        if worry := alarm(current, now):
+            return PartHealth(False, str(Unavailable("OUT-A220", worry)))
+        if self.upkeep_loop.problem is not None:
+            return PartHealth(False, self.upkeep_loop.problem)
+        return PartHealth(self.upkeep_loop.alive, said(current, now) if current else "")
+
+    def _trust(self) -> PartHealth:
+        """What expires soon is worth knowing; what has expired keeps devices from anything new."""
+        found = self.repository.expiring(now_ms())
+        lapsed = any(each.left <= timedelta(0) for each in found)
+        return PartHealth(not lapsed, str(Failed("OUT-T125", expiry.said(found))) if found else "")
+
+    def _audit(self) -> PartHealth:
+        found = self.audit_check.found
+        if found is not None and found.problems:
+            return PartHealth(False, str(TrustError("OUT-S170", found.problems[0])))
+        return PartHealth(True, f"{found.records:,} records" if found is not None else "")
+
+    def _renewed(self) -> None:
+        self.reload_api()
 
     # --- the ticker's thread ----------------------------------------------------------------------
 
@@ -211,7 +266,7 @@ class ControlPlane:
         self.loop.wake()
 
     def _knows(self, device: DeviceId) -> bool:
-        return self.store.devices.get(device) is not None
+        return self.store.devices.is_member(device)
 
     def _state(self, device: DeviceId, state: ReportedState) -> None:
         self.store.devices.put_state(device, state, now_ms())
@@ -239,6 +294,7 @@ class ControlPlane:
             work=self.work,
             now_ms=now_ms,
             wake=self.loop.wake,
+            revoked=self.upkeep_loop.wake,
             health=self.health,
             origin_bytes=lambda: self.publisher.origin_bytes,
             attempts=self.attempts,

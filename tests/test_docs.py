@@ -20,6 +20,7 @@ from tests import walkthrough
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial/first-fleet.md"
+THREATS = DOCS / "explanation/threat-model.md"
 EXECUTED = (TUTORIAL, *sorted((DOCS / "how-to").glob("*.md")))
 # It is about running tests: carried out by a test, it would run itself.
 ABOUT_TESTS = DOCS / "how-to/run-tests-and-benchmarks.md"
@@ -154,10 +155,11 @@ def test_the_quick_tour_is_part_of_the_tutorial():
 
 
 def test_every_page_with_commands_is_carried_out():
-    from tests.e2e import test_tutorial
+    from tests.e2e import test_ceremony_pages, test_tutorial
 
     with_commands = {path.stem for path in EXECUTED if walkthrough.read(path).commands}
-    assert with_commands == {TUTORIAL.stem, *test_tutorial.PAGES}
+    carried_out = {*test_tutorial.PAGES, *test_ceremony_pages.PAGES}
+    assert with_commands == {TUTORIAL.stem, *carried_out}
     assert not walkthrough.read(ABOUT_TESTS).commands
 
 
@@ -168,6 +170,59 @@ def test_what_the_page_about_tests_names_is_there():
     assert [each for each in sorted(targets) if f"\n{each}:" not in makefile] == []
     folders = re.findall(r"`(tests/[\w./]+)`", text)
     assert [each for each in folders if not (ROOT / each).exists()] == []
+
+
+# --- the threat model -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Threat:
+    arrow: str
+    letter: str
+    answer: str
+    """What stops it, and who tried."""
+
+
+def threats(text: str) -> list[Threat]:
+    part = text.partition("## Arrow by arrow")[2].partition("\n## ")[0]
+    found = []
+    for section in part.split("\n### ")[1:]:
+        arrow, _, rows = section.partition("\n")
+        for letter, answer in re.findall(r"^\| ([STRIDE]) \| .*? \| (.*) \|$", rows, re.MULTILINE):
+            found.append(Threat(arrow, letter, answer))
+    return found
+
+
+def test_every_arrow_of_the_threat_model_answers_all_letters():
+    answered: dict[str, set[str]] = {}
+    for threat in threats(THREATS.read_text(encoding="utf-8")):
+        answered.setdefault(threat.arrow, set()).add(threat.letter)
+    assert len(answered) == 13
+    assert {
+        arrow: "".join(sorted(letters)) for arrow, letters in answered.items()
+    } == dict.fromkeys(answered, "DEIRST")
+
+
+def test_every_threat_was_tried_or_is_said_to_be_open():
+    rows = threats(THREATS.read_text(encoding="utf-8"))
+    unanswered = [each for each in rows if "](../../tests/" not in each.answer]
+    assert [each for each in unanswered if not re.search(r"[Oo]pen: \[R\d+\]", each.answer)] == []
+
+
+def test_every_test_that_the_threat_model_names_exists_and_tests_something():
+    text = THREATS.read_text(encoding="utf-8")
+    named = re.findall(r"\[(\w+)\]\(\.\./\.\./(tests/[\w/]+\.py)\)", text)
+    assert len(named) > 50
+    assert [path for _, path in named if not (ROOT / path).exists()] == []
+    assert [(name, path) for name, path in named if Path(path).stem != name] == []
+    assert [path for _, path in named if "\ndef test_" not in (ROOT / path).read_text()] == []
+
+
+def test_every_open_threat_of_the_threat_model_is_among_what_remains():
+    arrows, _, rest = THREATS.read_text(encoding="utf-8").partition("## What remains")
+    remains = re.findall(r"^\| (R\d+) \|", rest, re.MULTILINE)
+    assert remains == [f"R{number}" for number in range(1, len(remains) + 1)]
+    assert set(re.findall(r"\[(R\d+)\]", arrows)) <= set(remains)
 
 
 # --- how pages are read ---------------------------------------------------------------------------

@@ -7,7 +7,21 @@ from collections.abc import Sequence
 
 import typer
 
-from control_plane.cli import catalog, devices, explaining, failing, rollouts, screen, setting_up
+from control_plane.cli import (
+    audit,
+    auth,
+    broker,
+    device_identity,
+    explaining,
+    export,
+    failing,
+    keys,
+    releases,
+    rollouts,
+    screen,
+    setting_up,
+    trust,
+)
 from control_plane.cli.commands import command
 from protocol.errors import OutriderError
 
@@ -23,9 +37,15 @@ app = typer.Typer(
 )
 for each in (setting_up.init, setting_up.up, setting_up.serve, setting_up.demo):
     command(app)(each)
-app.add_typer(catalog.app, name="model")
+app.add_typer(releases.app, name="model")
 app.add_typer(rollouts.app, name="rollout")
-app.add_typer(devices.app, name="device")
+app.add_typer(device_identity.app, name="device")
+app.add_typer(export.app, name="export")
+app.add_typer(auth.app, name="auth")
+app.add_typer(audit.app, name="audit")
+app.add_typer(keys.app, name="keys")
+app.add_typer(trust.app, name="trust")
+app.add_typer(broker.app, name="broker")
 command(app)(explaining.explain)
 
 

@@ -1,18 +1,19 @@
-"""`outrider model`: build, push, approve, list, show."""
+"""`outrider model`: build, push, list, show. What people decide about versions is in `releases`."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from control_plane import settings as configuration
-from control_plane.cli import screen, showing
+from control_plane.cli import showing
 from control_plane.cli.bar import Bar
-from control_plane.cli.commands import AsJson, Cursor, Home, Yes, command, connect, group
+from control_plane.cli.commands import AsJson, Cursor, Home, command, connect, group
 from control_plane.client import segment
 from protocol.codec import to_wire
 from protocol.errors import InvalidRequest
@@ -109,42 +110,13 @@ def push(
         if as_json:
             showing.document(result)
             return
-        found = client.get(_path(result["reference"]))["version"]
+        found = client.get(path_of(result["reference"]))["version"]
     showing.line("payloads", f"{size(result['payload_bytes'])} full")
     reference, signed = result["reference"], _signed(found["signatures"])
     if found["state"] != "draft":
         showing.line(found["state"], f"{signed} signatures; nothing has changed")
         return
     showing.line("draft", f"{signed} signatures. Next: outrider model approve {reference}")
-
-
-@command(app)
-def approve(
-    reference: Reference,
-    key: Annotated[
-        Path | None, typer.Option(help="Your key (PEM); the development key without it.")
-    ] = None,
-    yes: Yes = False,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Verify with your own TUF client what your signature would allow, then sign."""
-    from control_plane.cli.approving import review_and_sign
-
-    settings = configuration.read(os.environ, home)
-    # The development key lies on this machine without a password: asking would protect nothing.
-    ask = not yes and not (settings.dev and key is None)
-    with connect(home) as client:
-        signed = review_and_sign(client, settings, reference, key, ask=ask, show=True)
-    if as_json:
-        showing.document(signed)
-        return
-    counted = share(signed["signed"], signed["needed"])
-    if signed["complete"]:
-        who = "dev keys" if settings.dev else ", ".join(signed["by"])
-        screen.result(f"approved {reference} ({counted}: {who})")
-    else:
-        showing.line("signed", f"{counted}; {' or '.join(signed['missing'])} is missing", width=11)
 
 
 @command(app, "list")
@@ -172,7 +144,7 @@ def list_versions(
         rows = [
             [
                 row["version"],
-                row["state"],
+                "denied" if row["denied"] and row["state"] == "approved" else row["state"],
                 _signed(row["signatures"]),
                 f"{row['devices']:,}",
                 _pushed(row["pushed"]),
@@ -190,7 +162,7 @@ def list_versions(
 def show(reference: Reference, home: Home = None, as_json: AsJson = False) -> None:
     """One version: approval, data, evaluation, needs."""
     with connect(home) as client:
-        found = client.get(_path(reference))
+        found = client.get(path_of(reference))
     if as_json:
         showing.document(found)
         return
@@ -200,6 +172,7 @@ def show(reference: Reference, home: Home = None, as_json: AsJson = False) -> No
         ("data", _data(card)),
         ("evaluation", _evaluation(card.get("metrics", {}))),
         ("needs", _needs(found["variants"])),
+        *_said(row),
     ]
     if card.get("description"):
         lines.append(("about", card["description"]))
@@ -229,7 +202,7 @@ def _dev(home: Path | None) -> bool:
         return False
 
 
-def _path(reference: str) -> str:
+def path_of(reference: str) -> str:
     model, version = _split(reference)
     return f"models/{segment(model)}/versions/{segment(version)}"
 
@@ -239,14 +212,32 @@ def _pushed(text: str) -> str:
 
 
 def _signed(signatures: dict[str, Any] | None) -> str:
-    return share(signatures["signed"], signatures["needed"]) if signatures else "unknown"
+    return share(signatures["signed"], signatures["needed"]) if signatures else "-"
 
 
 def _state(row: dict[str, Any]) -> str:
-    signatures = row["signatures"]
-    if row["state"] == "draft" or not signatures:
-        return f"{row['state']}, {_signed(signatures)} signatures"
-    return f"{row['state']} by {', '.join(signatures['by'])}"
+    state, signatures = row["state"], row["signatures"]
+    if signatures is None:
+        return f"{state}: {row['why']}" if row["why"] else str(state)
+    if state == "draft":
+        return f"draft, {_signed(signatures)} signatures"
+    by = f"{state} by {', '.join(signatures['by'])}"
+    return f"{by}, on device: {row['on_device']}" if row["on_device"] else by
+
+
+def _said(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What people have decided about it since."""
+    if row["state"] == "revoked" and row["why"]:
+        yield "why", row["why"]
+    if row["denied"]:
+        yield "denied", row["denied_why"] or "by an operator"
+    pending = row["pending"]
+    if pending:
+        how = f" ({pending['on_device']})" if pending["on_device"] else ""
+        signatures = _signed(pending["signatures"])
+        by = ", ".join(pending["signatures"]["by"])
+        signed = f"{signatures}: {by}" if by else signatures
+        yield "pending", f"{pending['kind']}{how}, {signed}; not in force"
 
 
 def _data(card: dict[str, Any]) -> str:

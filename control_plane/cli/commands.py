@@ -15,13 +15,13 @@ import typer
 
 from control_plane.access import access
 from control_plane.cli import screen
-from control_plane.client import Client
-from control_plane.settings import HOME_VARIABLE, read
+from control_plane.client import Access, Client
+from control_plane.settings import HOME_VARIABLE, find_home
 
 Home = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the control plane; ./outrider without it.",
+        help="Folder of the control plane, or of your access to one; ./outrider without it.",
         envvar=HOME_VARIABLE,
         show_default=False,
     ),
@@ -82,5 +82,12 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[F], F]:
 
 
 def connect(home: Path | None) -> Client:
-    """A caller of the control plane at `home`. Raises `InvalidRequest` OUT-S150 without one."""
-    return Client(access(read(os.environ, home).home))
+    """A caller of the control plane whose home `home` is, or to which it has access.
+
+    Raises `InvalidRequest` OUT-S150 without one.
+    """
+    return client_of(access(find_home(os.environ, home)))
+
+
+def client_of(found: Access) -> Client:
+    return Client(found)

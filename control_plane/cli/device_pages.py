@@ -28,6 +28,10 @@ Body = Mapping[str, Any]
 def rows(device: Body, now_ms: int) -> Iterator[list[str]]:
     """One row for each model of a device, or one that says it has none."""
     link = _link(device, now_ms)
+    if device["retired"]:
+        at_ms = showing.moment_ms(device["retired"]) or 0
+        yield [device["name"], "retired", "", day(at_ms, now_ms), link, ""]
+        return
     pinned = {pin["model"] for pin in device["pins"]}
     for model in device["models"]:
         why = model["why"] or ("pinned" if model["model"] in pinned else "")
@@ -41,6 +45,8 @@ def rows(device: Body, now_ms: int) -> Iterator[list[str]]:
 def page(found: Body, records: Body, now_ms: int) -> Iterator[tuple[str, str]]:
     """Label and text of each line about one device."""
     device, document, reported = found["device"], found["document"], found["reported"]
+    if device["retired"]:
+        yield "retired", moment(showing.moment_ms(device["retired"]), now_ms)
     for model in device["models"]:
         yield from _model(model, (reported or {}).get("models", {}), now_ms)
     if not device["models"]:

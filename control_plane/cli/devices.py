@@ -31,7 +31,7 @@ def enrol_token(
     as_json: AsJson = False,
 ) -> None:
     """A one-time token with which one device joins the fleet within 24 hours."""
-    labels = dict(_pair(each) for each in label or [])
+    labels = dict(pair(each) for each in label or [])
     with connect(home) as client:
         answer = client.post("tokens", {"labels": labels, "name": name})
     if as_json:
@@ -47,12 +47,18 @@ def list_devices(
         str | None, typer.Argument(help="For instance: site = leeds and not line")
     ] = None,
     cursor: Cursor = None,
+    retired: Annotated[
+        bool, typer.Option("--retired", help="Those that have left the fleet.")
+    ] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Devices, what they run and how they are."""
+    asked = {"retired": True} if retired else {}
     with connect(home) as client:
-        page = client.get("devices", selector=selector, limit=showing.MOST_ROWS, cursor=cursor)
+        page = client.get(
+            "devices", selector=selector, limit=showing.MOST_ROWS, cursor=cursor, **asked
+        )
     if as_json:
         showing.document(page)
         return
@@ -61,7 +67,7 @@ def list_devices(
     if rows:
         showing.table(device_pages.COLUMNS, rows)
     quoted = " '" + selector.replace("'", "'\\''") + "'" if selector else ""
-    showing.listed(page, "device", f"outrider device list{quoted}")
+    showing.listed(page, "device", f"outrider device list{' --retired' if retired else ''}{quoted}")
 
 
 @command(app)
@@ -178,7 +184,7 @@ def _moment(text: str, now_ms: int) -> datetime:
         raise InvalidRequest("OUT-S120", f"--until {text}: no such moment", do=wanted) from error
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
         do = "for instance --label site=leeds"

@@ -13,6 +13,7 @@ import typer
 from control_plane.cli import screen, showing
 from control_plane.cli.commands import AsJson, Home
 from control_plane.settings import API_PORT, BROKER_PORT, find_home, read
+from protocol.errors import InvalidRequest
 
 
 def init(
@@ -26,6 +27,13 @@ def init(
     fleet: Annotated[str, typer.Option(help="Name of the fleet.")] = "local",
     api_port: Annotated[int, typer.Option(help="0 chooses a free one.")] = API_PORT,
     broker_port: Annotated[int, typer.Option(help="0 chooses a free one.")] = BROKER_PORT,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name or address to listen on, and by which devices find it; further ones are"
+            " names that its certificates are valid for.",
+        ),
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -35,10 +43,24 @@ def init(
     from control_plane.signing.quorum import dev_warning
 
     place = find_home(os.environ, home)
-    if not dev:
-        init_offline(place)
-    names = approvers.split(",") if approvers else []
-    settings = init_dev(place, fleet, api_port=api_port, broker_port=broker_port, approvers=names)
+    first, *others = host or ["127.0.0.1"]
+    if dev:
+        names = approvers.split(",") if approvers else []
+        settings = init_dev(
+            place,
+            fleet,
+            api_port=api_port,
+            broker_port=broker_port,
+            host=first,
+            hosts=others,
+            approvers=names,
+        )
+    elif approvers:
+        raise InvalidRequest("OUT-S120", "--approvers goes with --dev", do="outrider trust init")
+    else:
+        settings = init_offline(
+            place, fleet, api_port=api_port, broker_port=broker_port, host=first, hosts=others
+        )
     if as_json:
         showing.document(
             {
@@ -50,9 +72,16 @@ def init(
             }
         )
         return
-    showing.line("wrote", f"{_near(settings.home)}: config.yaml, store.sqlite, ca/, keys/, tuf/")
-    showing.line("DEV KEYS", dev_warning(settings.tuf))
-    screen.hint("Next: outrider up")
+    if settings.dev:
+        made = "config.yaml, store.sqlite, ca/, keys/, tuf/"
+        showing.line("wrote", f"{_near(settings.home)}: {made}")
+        showing.line("DEV KEYS", dev_warning(settings.tuf))
+        screen.hint("Next: outrider up")
+        return
+    showing.line("wrote", f"{_near(settings.home)}: config.yaml, store.sqlite, ca/, keys/")
+    showing.line("online", "keys for rollouts, snapshot, timestamp: keys/online.pub")
+    showing.line("offline", "root and models keys are not made on a server.")
+    screen.hint("         Next: outrider trust init")
 
 
 def serve(home: Home = None) -> None:

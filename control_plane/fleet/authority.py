@@ -2,7 +2,8 @@
 
     broker CA ─▶ server.crt    the broker, as devices see it
     device CA ─▶ devices       common name = device id, client certificates only
-              └▶ control.crt   the control plane, as the broker sees it
+              ├▶ control.crt   the control plane, as the broker sees it
+              └▶ devices.crl   whose certificates the broker refuses
     api CA    ─▶ api.crt       the API; devices trust it through their token
 
 Three, so that none can speak for another: a device's certificate never passes for a server's.
@@ -11,7 +12,7 @@ Three, so that none can speak for another: a device's certificate never passes f
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +24,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from control_plane.broker import control_identity
+from control_plane.fleet.certificates import PublicKey
+from control_plane.fleet.revocation import RevocationList, following
+from control_plane.mosquitto import control_identity
 from control_plane.signing.durable import replace
 from protocol.enrolment import MAX_CSR
 from protocol.errors import InvalidRequest
@@ -36,8 +39,7 @@ LEAF_LIFE: Final = timedelta(days=730)
 _BACKDATED: Final = timedelta(hours=1)
 """A peer whose clock is a little behind still finds a new certificate valid."""
 _CAS: Final = ("broker-ca", "device-ca", "api-ca")
-
-PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+_SERVERS: Final = (("server", "broker-ca"), ("api", "api-ca"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,13 @@ class Authority:
             ).add_extension(_usage(authority=True), critical=True)
             authority._keep(name, builder.sign(key, hashes.SHA256()), key)
         authority.issue_servers(now_ms, hosts)
+        authority.issue_crl((), now_ms)
         return authority
 
     def issue_servers(self, now_ms: int, hosts: Sequence[str] = ()) -> None:
         """New keys and certificates for broker, API and the control plane's own link."""
         names = tuple(dict.fromkeys((*LOOPBACK, *hosts)))
-        for name, ca in (("server", "broker-ca"), ("api", "api-ca")):
+        for name, ca in _SERVERS:
             key = ec.generate_private_key(ec.SECP256R1())
             common = f"outrider {self.fleet} {name}"
             self._keep(name, self._leaf(ca, common, key.public_key(), now_ms, hosts=names), key)
@@ -80,14 +83,50 @@ class Authority:
         common = control_identity(self.fleet)
         self._keep("control", self._leaf("device-ca", common, key.public_key(), now_ms), key)
 
-    def renewal_due(self, now_ms: int) -> bool:
-        """Whether a server certificate has less than half of its life left."""
-        certificates = (
-            x509.load_pem_x509_certificate(self.certificate(name).read_bytes())
-            for name in ("server", "api", "control")
+    def renewal_due(self, now_ms: int, hosts: Iterable[str] = ()) -> bool:
+        """Whether a server certificate has less than half of its life left, lacks one of `hosts`,
+        comes from the future (the clock was wrong), or is not of the key beside it (the power was
+        cut between the two)."""
+        now = _time(now_ms)
+        for name in ("server", "api", "control"):
+            certificate = self._load(name)
+            begun = certificate.not_valid_before_utc <= now
+            if not begun or certificate.not_valid_after_utc < now + LEAF_LIFE / 2:
+                return True
+            if not self._is_pair(name, certificate):
+                return True
+        wanted = {_spelled(host) for host in hosts}
+        return any(not wanted <= set(_hosts(self._load(name))) for name, _ in _SERVERS)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names and addresses for which both servers' certificates are valid."""
+        found = [_hosts(self._load(name)) for name, _ in _SERVERS]
+        return tuple(name for name in found[0] if all(name in each for each in found))
+
+    def issue_crl(self, revoked: Iterable[tuple[str, int]], now_ms: int) -> RevocationList:
+        """A new revocation list of the device CA: `(serial, revoked ms)` of each certificate."""
+        numbers = following(self.revocation_list(), now_ms)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._load("device-ca").subject)
+            .last_update(_time(numbers.from_ms))
+            .next_update(_time(numbers.until_ms))
+            .add_extension(x509.CRLNumber(numbers.number), critical=False)
         )
-        middle = _time(now_ms) + LEAF_LIFE / 2
-        return any(each.not_valid_after_utc < middle for each in certificates)
+        for serial, at_ms in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16))
+            builder = builder.add_revoked_certificate(entry.revocation_date(_time(at_ms)).build())
+        signed = builder.sign(self._signer("device-ca"), hashes.SHA256())
+        replace(self.crl, signed.public_bytes(serialization.Encoding.PEM))
+        return _read_crl(signed)
+
+    def revocation_list(self) -> RevocationList | None:
+        """The one in force; None if there is none that can be read."""
+        try:
+            return _read_crl(x509.load_pem_x509_crl(self.crl.read_bytes()))
+        except (FileNotFoundError, ValueError):
+            return None
 
     def sign_csr(self, csr: bytes, device: DeviceId, now_ms: int) -> bytes:
         """A device's certificate, PEM, valid for two years.
@@ -112,6 +151,10 @@ class Authority:
         return self.directory / f"{name}.key"
 
     @property
+    def crl(self) -> Path:
+        return self.directory / "devices.crl"
+
+    @property
     def control(self) -> Tls:
         """How the control plane reaches the broker."""
         return Tls(self.certificate("broker-ca"), self.certificate("control"), self.key("control"))
@@ -121,10 +164,12 @@ class Authority:
         return self.certificate("broker-ca").read_bytes()
 
     @property
+    def api_ca(self) -> bytes:
+        return self.certificate("api-ca").read_bytes()
+
+    @property
     def api_ca_der(self) -> bytes:
-        pem = self.certificate("api-ca").read_bytes()
-        certificate = x509.load_pem_x509_certificate(pem)
-        return certificate.public_bytes(serialization.Encoding.DER)
+        return self._load("api-ca").public_bytes(serialization.Encoding.DER)
 
     def _leaf(
         self,
@@ -136,10 +181,7 @@ class Authority:
         hosts: Sequence[str] | None = None,
     ) -> x509.Certificate:
         """A server's certificate with `hosts`, a client's without."""
-        issuer = x509.load_pem_x509_certificate(self.certificate(ca).read_bytes())
-        signer = serialization.load_pem_private_key(self.key(ca).read_bytes(), None)
-        if not isinstance(signer, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{ca}.key is not an EC key")
+        issuer, signer = self._load(ca), self._signer(ca)
         purpose = (
             ExtendedKeyUsageOID.CLIENT_AUTH if hosts is None else ExtendedKeyUsageOID.SERVER_AUTH
         )
@@ -157,6 +199,21 @@ class Authority:
             alternatives = x509.SubjectAlternativeName([_host(name) for name in hosts])
             builder = builder.add_extension(alternatives, critical=False)
         return builder.sign(signer, hashes.SHA256())
+
+    def _load(self, name: str) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.certificate(name).read_bytes())
+
+    def _signer(self, ca: str) -> ec.EllipticCurvePrivateKey:
+        signer = serialization.load_pem_private_key(self.key(ca).read_bytes(), None)
+        if not isinstance(signer, ec.EllipticCurvePrivateKey):
+            raise ValueError(f"{ca}.key is not an EC key")
+        return signer
+
+    def _is_pair(self, name: str, certificate: x509.Certificate) -> bool:
+        try:
+            return self._signer(name).public_key() == certificate.public_key()
+        except (FileNotFoundError, ValueError):
+            return False
 
     def _keep(
         self, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
@@ -193,6 +250,25 @@ def fingerprint(certificate: bytes) -> str:
     """SHA-256 of a PEM certificate's DER, as a digest."""
     loaded = x509.load_pem_x509_certificate(certificate)
     return digest_of(loaded.public_bytes(serialization.Encoding.DER))
+
+
+def _read_crl(crl: x509.CertificateRevocationList) -> RevocationList:
+    until = crl.next_update_utc
+    try:
+        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound:
+        number = 0
+    return RevocationList(
+        number,
+        int(crl.last_update_utc.timestamp() * 1000),
+        int(until.timestamp() * 1000) if until else 0,
+        frozenset(f"{each.serial_number:x}" for each in crl),
+    )
+
+
+def _hosts(certificate: x509.Certificate) -> list[str]:
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(each.value) for each in names]
 
 
 def _builder(
@@ -238,6 +314,11 @@ def _host(name: str) -> x509.GeneralName:
         return kinds[0](name)
     except ValueError:
         return kinds[1](name)
+
+
+def _spelled(host: str) -> str:
+    """As a certificate gives it back: addresses have several forms."""
+    return str(_host(host).value)
 
 
 def _time(now_ms: int) -> datetime:

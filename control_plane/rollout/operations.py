@@ -178,14 +178,16 @@ def _usable(store: Store, spec: RolloutSpec) -> BundleRow:
     bundle = store.bundles.version(model, version)
     if bundle is None:
         raise _not_found(f"no version {version} of {model}", version, _versions(store, model))
-    if bundle.state == "draft":
+    draft = bundle.state == "draft"
+    if bundle.state not in ("approved", "revoked"):
         raise InvalidRequest(
             "OUT-T104",
-            f"{bundle.reference} is a draft",
-            do=f"an approver runs: outrider model approve {bundle.reference}",
+            f"{bundle.reference} is {'a draft' if draft else bundle.state}",
+            do=f"an approver runs: outrider model approve {bundle.reference}" if draft else "",
         )
     if bundle.state == "revoked":
-        raise InvalidRequest("OUT-T105", f"{bundle.reference} was revoked by approvers")
+        because = f": {bundle.why}" if bundle.why else ""
+        raise InvalidRequest("OUT-T105", f"{bundle.reference} was revoked by approvers{because}")
     if any(each.digest == bundle.digest for each in store.plans.denied()):
         raise InvalidRequest("OUT-T105", f"{bundle.reference} is denied by an operator")
     return bundle

@@ -11,6 +11,7 @@ from typing import Any
 from control_plane.store import migrations
 from control_plane.store.audit import Audit
 from control_plane.store.bundles import Bundles
+from control_plane.store.certificates import Certificates
 from control_plane.store.connections import Connections
 from control_plane.store.devices import Devices
 from control_plane.store.events import Events
@@ -42,6 +43,7 @@ class Store:
         get = self._connections.get
         self.devices = Devices(get, write)
         self.tokens = Tokens(get, write)
+        self.certificates = Certificates(get, write)
         self.bundles = Bundles(get, write)
         self.payloads = Payloads(get, write)
         self.rollouts = Rollouts(get, write)

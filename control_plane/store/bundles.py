@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from control_plane.store.table import Row, Slice, Table, cut, dump, load
 from protocol.identifiers import Digest, ModelName, Version
 
-BundleState = Literal["draft", "approved", "revoked"]
+BundleState = Literal["draft", "approved", "revoked", "rejected", "withdrawn"]
+"""`rejected` (by an approver) and `withdrawn` (by an operator): no draft of it is open."""
 
-_COLUMNS = "digest, model, version, state, size_bytes, pushed_ms, card"
+CLOSED: Final = ("rejected", "withdrawn")
+_STATE = "coalesce(closed, state)"
+_COLUMNS = f"digest, model, version, {_STATE}, size_bytes, pushed_ms, card, why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class BundleRow:
     state: BundleState = "draft"
     manifests: tuple[ManifestRow, ...] = ()
     card: dict[str, Any] = field(default_factory=dict)
+    why: str = ""
+    """Of the person who brought it into its state."""
 
     @property
     def reference(self) -> str:
@@ -47,8 +52,8 @@ class Bundles(Table):
         """
         with self._write() as connection:
             added = self._do(
-                f"INSERT INTO bundle ({_COLUMNS}) VALUES (?,?,?,?,?,?,?) "
-                "ON CONFLICT (digest) DO NOTHING",
+                "INSERT INTO bundle (digest, model, version, state, size_bytes, pushed_ms, card) "
+                "VALUES (?,?,?,?,?,?,?) ON CONFLICT (digest) DO NOTHING",
                 (
                     bundle.digest,
                     bundle.model,
@@ -68,10 +73,20 @@ class Bundles(Table):
                     ],
                 )
 
-    def set_state(self, digest: Digest, state: BundleState) -> bool:
-        """Whether it was in another state before."""
-        sql = "UPDATE bundle SET state = ? WHERE digest = ? AND state <> ?"
-        return self._do(sql, (state, digest, state)) > 0
+    def set_state(self, digest: Digest, state: BundleState, why: str = "") -> bool:
+        """Whether it was in another state before. A reason for the same state is kept too."""
+        closed = state if state in CLOSED else None
+        sql = f"UPDATE bundle SET state = ?, closed = ?, why = ? WHERE digest = ? AND {_STATE} <> ?"
+        values = ("draft" if closed else state, closed, why, digest, state)
+        with self._write():
+            changed = self._do(sql, values) > 0
+            if why and not changed:
+                self._do("UPDATE bundle SET why = ? WHERE digest = ?", (why, digest))
+            return changed
+
+    def forget(self, digest: Digest) -> None:
+        """Remove a version that was withdrawn, so that its name is free; others stay."""
+        self._do("DELETE FROM bundle WHERE digest = ? AND closed = 'withdrawn'", (digest,))
 
     def get(self, digest: Digest) -> BundleRow | None:
         row = self._one(f"SELECT {_COLUMNS} FROM bundle WHERE digest = ?", (digest,))
@@ -97,9 +112,8 @@ class Bundles(Table):
         if len(found) != 1:
             return None
         row = self._one(
-            "SELECT b.digest, model, version, state, size_bytes, pushed_ms, card "
-            "FROM bundle b JOIN manifest m ON m.bundle = b.digest WHERE m.digest = ? "
-            "ORDER BY pushed_ms DESC, b.digest",
+            f"SELECT {_COLUMNS} FROM bundle WHERE digest IN "
+            "(SELECT bundle FROM manifest WHERE digest = ?) ORDER BY pushed_ms DESC, digest",
             (found[0][0],),
         )
         return self._bundle(row) if row else None
@@ -129,12 +143,12 @@ class Bundles(Table):
 
     def in_state(self, state: BundleState) -> tuple[BundleRow, ...]:
         rows = self._all(
-            f"SELECT {_COLUMNS} FROM bundle WHERE state = ? ORDER BY pushed_ms, digest", (state,)
+            f"SELECT {_COLUMNS} FROM bundle WHERE {_STATE} = ? ORDER BY pushed_ms, digest", (state,)
         )
         return tuple(self._bundle(row) for row in rows)
 
     def _bundle(self, row: Row) -> BundleRow:
-        digest, model, version, state, size_bytes, pushed_ms, card = row
+        digest, model, version, state, size_bytes, pushed_ms, card, why = row
         manifests = self._all(
             "SELECT digest, profile FROM manifest WHERE bundle = ? ORDER BY position", (digest,)
         )
@@ -147,4 +161,5 @@ class Bundles(Table):
             state,
             tuple(ManifestRow(*each) for each in manifests),
             load(card, dict[str, Any]),
+            why,
         )

@@ -22,7 +22,7 @@ RUNS: Final = "runs/"
 
 _COLUMNS = (
     "id, local, labels, version, since, changed, pins, allow, settings, certificate, enrolled_ms, "
-    "last_contact_ms, published, state, state_order"
+    "last_contact_ms, published, state, state_order, retired_ms"
 )
 _CHUNK: Final = 500
 
@@ -45,9 +45,11 @@ class Device:
     enrolled_ms: int = 0
     last_contact_ms: int | None = None
     published: int = 0
-    """Version of the document that is out."""
+    """Version of the document that is out; -1: withdrawn, since the device is retired."""
     state: ReportedState | None = None
     state_order: int = -1
+    retired_ms: int | None = None
+    """From then on it is no device of the fleet any more; its records and its name stay."""
 
     @property
     def selectable(self) -> dict[str, str]:
@@ -58,15 +60,20 @@ class Devices(Table):
     # --- documents ------------------------------------------------------------------------------
 
     def enrol(
-        self, id: DeviceId, labels: Mapping[str, str], certificate: str | None, now_ms: int
+        self,
+        id: DeviceId,
+        labels: Mapping[str, str],
+        certificate: str | None,
+        now_ms: int,
+        pins: Mapping[ModelName, Pin] | None = None,
     ) -> Device:
-        """Raises `InvalidRequest` OUT-A203 when there is a device of this name."""
+        """Raises `InvalidRequest` OUT-A203 when there is, or was, a device of this name."""
         with self._write():
             number = self._next()
             try:
                 self._do(
                     "INSERT INTO device (id, local, labels, version, since, changed, pins, allow, "
-                    "settings, certificate, enrolled_ms) VALUES (?,?,?,?,?,?,'{}','{}','{}',?,?)",
+                    "settings, certificate, enrolled_ms) VALUES (?,?,?,?,?,?,?,'{}','{}',?,?)",
                     (
                         id,
                         split_device_id(id)[1],
@@ -74,6 +81,7 @@ class Devices(Table):
                         max(1, now_ms // 60_000),
                         number,
                         number,
+                        dump(dict(pins or {})),
                         certificate,
                         now_ms,
                     ),
@@ -83,9 +91,18 @@ class Devices(Table):
             return self.need(id)
 
     def get(self, name: str) -> Device | None:
-        """By id or by local name."""
-        row = self._one(f"SELECT {_COLUMNS} FROM device WHERE id = ? OR local = ?", (name, name))
+        """By id or by local name, also a retired one. An id wins: a local name may look like it."""
+        row = self._one(
+            f"SELECT {_COLUMNS} FROM device WHERE id = ? OR local = ? ORDER BY id != ? LIMIT 1",
+            (name, name, name),
+        )
         return _device(row) if row else None
+
+    def is_member(self, id: DeviceId) -> bool:
+        """Whether this is a device of the fleet: enrolled, and not retired."""
+        return (
+            self._one("SELECT 1 FROM device WHERE id = ? AND retired_ms IS NULL", (id,)) is not None
+        )
 
     def need(self, name: str) -> Device:
         """Like `get`. Raises `InvalidRequest` OUT-S110."""
@@ -123,13 +140,43 @@ class Devices(Table):
             )
             return self.need(device.id)
 
+    def certify(self, id: DeviceId, certificate: Digest, now_ms: int) -> Device:
+        """Name another certificate in its document. Raises `InvalidRequest` OUT-S110."""
+        with self._write():
+            named = dataclasses.replace(self.need(id), certificate=certificate)
+            return self.change(named, now_ms)
+
+    def retire(self, id: DeviceId, now_ms: int) -> bool:
+        """Take a device out of the fleet for good; whether it was in. Rollouts go on without it."""
+        with self._write():
+            taken = self._do(
+                "UPDATE device SET retired_ms = ?, changed = ? WHERE id = ? AND retired_ms IS NULL",
+                (now_ms, self._next(), id),
+            )
+            if taken:
+                self._do("DELETE FROM running WHERE device = ?", (id,))
+                Members(self._connect, self._write).leave(id)
+            return bool(taken)
+
+    def to_withdraw(self) -> tuple[DeviceId, ...]:
+        """Retired devices whose document may still be retained."""
+        rows = self._all(
+            "SELECT id FROM device WHERE retired_ms IS NOT NULL AND published >= 0 ORDER BY id"
+        )
+        return tuple(row[0] for row in rows)
+
+    def set_withdrawn(self, id: DeviceId) -> None:
+        self._do("UPDATE device SET published = -1 WHERE id = ?", (id,))
+
     def sequence(self) -> int:
         """The fleet-wide number of the last change of any document."""
         return self._number("SELECT value FROM sequence WHERE name = 'fleet'")
 
     def unpublished(self, limit: int = 1000) -> tuple[Device, ...]:
         rows = self._all(
-            f"SELECT {_COLUMNS} FROM device WHERE published < version ORDER BY id LIMIT ?", (limit,)
+            f"SELECT {_COLUMNS} FROM device WHERE published < version AND retired_ms IS NULL "
+            "ORDER BY id LIMIT ?",
+            (limit,),
         )
         return tuple(_device(row) for row in rows)
 
@@ -155,11 +202,12 @@ class Devices(Table):
         """Take a reported state if its `order` is the highest so far; whether it was.
 
         The same transaction copies its facts into labels, notes what runs, and moves the device
-        on in the rollouts that it is in. A device that is not known is ignored.
+        on in the rollouts that it is in. A device that is not known, or retired, is ignored.
         """
         with self._write() as connection:
             taken = self._do(
-                "UPDATE device SET state = ?, state_order = ? WHERE id = ? AND state_order < ?",
+                "UPDATE device SET state = ?, state_order = ? "
+                "WHERE id = ? AND state_order < ? AND retired_ms IS NULL",
                 (dump(state), state.order, id, state.order),
             )
             if not taken:
@@ -193,20 +241,24 @@ class Devices(Table):
         )
         return dict(rows)
 
-    # --- lists ----------------------------------------------------------------------------------
+    # --- lists: of the fleet, or of what was retired ----------------------------------------------
 
     def page(
         self,
         chosen: Callable[[Device], bool] | None = None,
         after: tuple[str | int, ...] | None = None,
         limit: int = 50,
+        *,
+        retired: bool = False,
     ) -> Slice[Device]:
         """By id, those that `chosen` accepts. Key: (id,)."""
         last = str(after[0]) if after else ""
         found: list[Device] = []
         while len(found) <= limit:
             rows = self._all(
-                f"SELECT {_COLUMNS} FROM device WHERE id > ? ORDER BY id LIMIT ?", (last, _CHUNK)
+                f"SELECT {_COLUMNS} FROM device WHERE id > ? AND (retired_ms IS NOT NULL) = ? "
+                "ORDER BY id LIMIT ?",
+                (last, retired, _CHUNK),
             )
             devices = [_device(row) for row in rows]
             found.extend(each for each in devices if chosen is None or chosen(each))
@@ -216,22 +268,33 @@ class Devices(Table):
         kept = tuple(found[:limit])
         return Slice(kept, (kept[-1].id,) if len(found) > limit and kept else None)
 
-    def all(self, chosen: Callable[[Device], bool] | None = None) -> tuple[Device, ...]:
-        rows = self._all(f"SELECT {_COLUMNS} FROM device ORDER BY id")
+    def all(
+        self, chosen: Callable[[Device], bool] | None = None, *, retired: bool = False
+    ) -> tuple[Device, ...]:
+        rows = self._all(
+            f"SELECT {_COLUMNS} FROM device WHERE (retired_ms IS NOT NULL) = ? ORDER BY id",
+            (retired,),
+        )
         devices = (_device(row) for row in rows)
         return tuple(each for each in devices if chosen is None or chosen(each))
 
     def changed_after(self, number: int) -> tuple[Device, ...]:
         """Devices whose document changed after a sequence number, in that order."""
         rows = self._all(
-            f"SELECT {_COLUMNS} FROM device WHERE changed > ? ORDER BY changed", (number,)
+            f"SELECT {_COLUMNS} FROM device WHERE changed > ? AND retired_ms IS NULL "
+            "ORDER BY changed",
+            (number,),
         )
         return tuple(_device(row) for row in rows)
 
-    def count(self, chosen: Callable[[Device], bool] | None = None) -> int:
+    def count(
+        self, chosen: Callable[[Device], bool] | None = None, *, retired: bool = False
+    ) -> int:
         if chosen is None:
-            return self._number("SELECT count(*) FROM device")
-        return len(self.all(chosen))
+            return self._number(
+                "SELECT count(*) FROM device WHERE (retired_ms IS NOT NULL) = ?", (retired,)
+            )
+        return len(self.all(chosen, retired=retired))
 
     def _next(self) -> int:
         self._do("UPDATE sequence SET value = value + 1 WHERE name = 'fleet'")

@@ -48,6 +48,14 @@ class Members(Table):
     def remove(self, rollout: str, device: DeviceId) -> None:
         self._do("DELETE FROM member WHERE rollout = ? AND device = ?", (rollout, device))
 
+    def leave(self, device: DeviceId) -> None:
+        """Out of every rollout that has not ended: it is no longer expected to do anything."""
+        self._do(
+            "DELETE FROM member WHERE device = ? "
+            "AND rollout IN (SELECT id FROM rollout WHERE ended_ms IS NULL)",
+            (device,),
+        )
+
     def of(self, rollout: str, phases: Iterable[Phase] = (), limit: int = 1000) -> list[Member]:
         """In order of devices; all phases unless some are named."""
         wanted = tuple(phases)
@@ -121,11 +129,15 @@ class Members(Table):
         return sum(row[0] in wanted for row in rows)
 
     def returned(self, rollout: str) -> tuple[int, int]:
-        """`(confirmed, of)`: members that had activated, and serve something else again."""
+        """`(confirmed, of)`: members that had activated, and serve something else again.
+
+        A device that was retired since is waited for no longer.
+        """
         row = self._one(
             """
             SELECT count(r.device), count(*)
             FROM member m JOIN rollout x ON x.id = m.rollout
+            JOIN device d ON d.id = m.device AND d.retired_ms IS NULL
             LEFT JOIN running r ON r.device = m.device AND r.model = x.model
                  AND r.serving IS NOT x.candidate
             WHERE m.rollout = ? AND m.phase IN ('activated', 'healthy', 'unexercised', 'silent')

@@ -8,14 +8,20 @@ from typing import Final
 from fastapi import APIRouter, Depends, FastAPI
 
 from control_plane.web import (
+    audit,
     bundles,
+    denials,
+    device_identity,
     devices,
+    drafts,
     drift,
     enrol,
     events,
+    export,
     health,
     operations,
     payloads,
+    people,
     records,
     releases,
     rollouts,
@@ -29,7 +35,8 @@ from control_plane.web.limits import Limited
 from control_plane.web.parts import Parts, own_fleet
 from control_plane.web.permissions import require_declared
 from control_plane.web.requests import Traced
-from protocol.enrolment import MAX_REQUEST
+from protocol.codec import MAX_TUF_ROLE
+from protocol.enrolment import MAX_REQUEST, RENEW
 from protocol.enrolment import PATH as ENROL
 from protocol.payload import MAX_PAYLOAD
 
@@ -43,12 +50,15 @@ Devices are named by their local name or their full id."""
 
 
 _UPLOAD: Final = re.compile(r"/v1/fleets/[^/]+/bundles")
+_CEREMONY: Final = re.compile(r"/v1/fleets/[^/]+/tuf")
 
 
 def max_body(method: str, path: str) -> int:
     """Bytes that a request may have."""
-    if path == ENROL:
+    if path in (ENROL, RENEW):
         return MAX_REQUEST
+    if method == "POST" and _CEREMONY.fullmatch(path):
+        return 4 * MAX_TUF_ROLE
     return MAX_PAYLOAD if method == "POST" and _UPLOAD.fullmatch(path) else MAX_BODY
 
 
@@ -74,12 +84,13 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(Traced)
     app.include_router(health.router)
     app.include_router(enrol.public)
+    app.include_router(device_identity.public)
     fleet = APIRouter(
         prefix="/v1/fleets/{fleet}", dependencies=[Depends(own_fleet), Depends(bearer)]
     )
     for module in (
-        bundles, releases, enrol, devices, rollouts, drift, records, events, operations, payloads,
-        trust,
+        audit, bundles, releases, drafts, denials, enrol, device_identity, devices, rollouts, drift,
+        records, events, export, operations, payloads, people, trust,
     ):  # fmt: skip
         fleet.include_router(module.router)
     app.include_router(fleet)

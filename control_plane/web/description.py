@@ -17,12 +17,18 @@ TAGS: Final = [
     {"name": "rollouts", "description": "Bringing a version to devices in waves, and back."},
     {"name": "telemetry", "description": "Drift by cohort, records, events."},
     {"name": "trust", "description": "Signed metadata, for an approver's own TUF client."},
+    {"name": "people", "description": "Who may call the API, in which role."},
     {"name": "control plane", "description": "Health, operations, the catalogue of problems."},
 ]
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _ALWAYS: Final = {"422": "The request is not valid", "500": "A fault in Outrider"}
-_CLOSED: Final = {"401": "A token is missing or wrong", "404": "There is no such thing"}
+_CLOSED: Final = {
+    "401": "A token is missing or wrong",
+    "403": "The role does not allow it",
+    "404": "There is no such thing",
+    "429": "Too many wrong tokens came from this address",
+}
 _WRITING: Final = {"409": "In conflict with what is there now"}
 
 

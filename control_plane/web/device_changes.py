@@ -29,11 +29,12 @@ def relabelled(device: Device, labels: Mapping[str, str | None]) -> Device:
 
 def pinned(device: Device, bundle: BundleRow, until_ms: int | None, now_ms: int) -> Device:
     """Raises `InvalidRequest`: OUT-T104, OUT-T105, OUT-S120."""
-    if bundle.state == "draft":
+    draft = bundle.state == "draft"
+    if bundle.state not in ("approved", "revoked"):
         raise InvalidRequest(
             "OUT-T104",
-            f"{bundle.reference} is a draft",
-            do=f"an approver runs: outrider model approve {bundle.reference}",
+            f"{bundle.reference} is {'a draft' if draft else bundle.state}",
+            do=f"an approver runs: outrider model approve {bundle.reference}" if draft else "",
         )
     if bundle.state == "revoked":
         raise InvalidRequest("OUT-T105", bundle.reference)

@@ -56,6 +56,8 @@ class ShownDevice:
     last_contact: str | None
     models: list[ShownModel]
     pins: list[ShownPin]
+    retired: str | None
+    """When it left the fleet; null as long as it is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def shown(device: Device, references: References) -> ShownDevice:
             ShownPin(model, _version(references.get(pin.digest)), pin.digest, _moment(pin.until))
             for model, pin in sorted(device.pins.items())
         ],
+        _moment(device.retired_ms),
     )
 
 

@@ -14,7 +14,7 @@ from control_plane.web.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page, after, cur
 from control_plane.web.device_changes import allowed, pinned, relabelled, unpinned
 from control_plane.web.device_view import DeviceDetails, ShownDevice, details, shown
 from control_plane.web.idempotency import Repeatable
-from control_plane.web.lookup import bundle_of, device_of, known_model, references
+from control_plane.web.lookup import bundle_of, device_of, known_model, member_of, references
 from control_plane.web.parts import Here, Parts
 from control_plane.web.permissions import Who, needs
 from control_plane.web.preconditions import IfMatch, check, tag
@@ -58,15 +58,18 @@ def list_devices(
     sort: Literal["id"] = "id",
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
     cursor: str | None = None,
+    retired: bool = False,
 ) -> Page[ShownDevice]:
-    """`count` is of all that match."""
+    """`count` is of all that match. `retired`: those that have left the fleet, instead of it."""
     chosen = chooser(parts, selector)
-    found = parts.store.devices.page(chosen, after(cursor, "devices", selector, sort), limit)
+    kind = "retired devices" if retired else "devices"
+    behind = after(cursor, kind, selector, sort)
+    found = parts.store.devices.page(chosen, behind, limit, retired=retired)
     named = references(parts)
     return Page(
         [shown(device, named) for device in found.items],
-        _behind(found.after, selector, sort),
-        parts.store.devices.count(chosen),
+        _behind(found.after, kind, selector, sort),
+        parts.store.devices.count(chosen, retired=retired),
     )
 
 
@@ -89,7 +92,7 @@ def patch_device(
 ) -> ShownDevice:
     """Devices whose labels change while a rollout runs join it only when everyone does."""
     with parts.store.write():
-        row = device_of(parts, device)
+        row = member_of(parts, device)
         check(if_match, row)
         changed = _save(parts, who, row, relabelled(row, change.labels), "device.relabelled")
     return _done(parts, changed, response)
@@ -111,7 +114,7 @@ def put_pin(
 ) -> ShownDevice:
     """A pin wins over rollouts. It does not override what the device itself has denied."""
     with parts.store.write():
-        row = device_of(parts, device)
+        row = member_of(parts, device)
         check(if_match, row)
         bundle = bundle_of(parts, f"{model}/{pin.version}", "#/version")
         until_ms = int(pin.until.timestamp() * 1000) if pin.until else None
@@ -134,7 +137,7 @@ def delete_pin(
 ) -> ShownDevice:
     """Nothing changes if it is not pinned."""
     with parts.store.write():
-        row = device_of(parts, device)
+        row = member_of(parts, device)
         check(if_match, row)
         known_model(parts, model)
         changed = _save(parts, who, row, unpinned(row, model), "device.unpinned", model=model)
@@ -151,7 +154,7 @@ def allow_version(
 ) -> ShownDevice:
     """Lifts what the device itself holds against the version."""
     with parts.store.write():
-        row = device_of(parts, device)
+        row = member_of(parts, device)
         bundle = bundle_of(parts, f"{allowing.model}/{allowing.version}", "#/version")
         about = {"model": bundle.model, "version": bundle.version}
         new = allowed(row, bundle)
@@ -196,5 +199,7 @@ def _done(parts: Parts, device: Device, response: Response) -> ShownDevice:
     return shown(device, references(parts))
 
 
-def _behind(key: tuple[str | int, ...] | None, selector: str | None, sort: str) -> str | None:
-    return cursor(key, "devices", selector, sort) if key else None
+def _behind(
+    key: tuple[str | int, ...] | None, kind: str, selector: str | None, sort: str
+) -> str | None:
+    return cursor(key, kind, selector, sort) if key else None

@@ -16,8 +16,10 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from control_plane.roles import Principal
 from control_plane.store.idempotency import Answer, Idempotency
 from control_plane.web.parts import parts_of
+from control_plane.web.permissions import STATE
 from control_plane.web.problems import FieldError, InvalidFields
 
 HEADER: Final = "Idempotency-Key"
@@ -73,6 +75,8 @@ def replayed(before: Answer) -> Response:
 
 
 def fingerprint(request: Request, body: str) -> str:
-    """What makes two requests the same: method, path, query and the body's digest."""
-    said = "\n".join((request.method, request.url.path, request.url.query, body))
+    """What makes two requests the same: who asks, method, path, query and the body's digest."""
+    who = getattr(request.state, STATE, None)
+    name = who.name if isinstance(who, Principal) else ""
+    said = "\n".join((name, request.method, request.url.path, request.url.query, body))
     return hashlib.sha256(said.encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from control_plane.fleet.leaving import require_member
 from control_plane.store.bundles import BundleRow
 from control_plane.store.devices import Device
 from control_plane.store.rollouts import Rollout
@@ -21,6 +22,11 @@ def device_of(parts: Parts, name: str) -> Device:
     if found is None:
         raise unknown("device", name, (device.local for device in parts.store.devices.all()))
     return found
+
+
+def member_of(parts: Parts, name: str) -> Device:
+    """Like `device_of`, of those in the fleet. Raises `InvalidRequest` OUT-S110, OUT-A212."""
+    return require_member(device_of(parts, name))
 
 
 def known_model(parts: Parts, name: str) -> str:

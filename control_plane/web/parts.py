@@ -35,6 +35,8 @@ class Parts:
     health: Callable[[], Mapping[str, PartHealth]]
     origin_bytes: Callable[[], Mapping[Digest, int]] = dict
     """Per payload, what has left this process since it started."""
+    revoked: Callable[[], None] = lambda: None
+    """Have a revocation list issued at once: certificates were revoked."""
     attempts: Attempts = field(default_factory=Attempts)
     """Of those who brought wrong tokens. The API's loop owns it; others only read its counts."""
 

@@ -8,12 +8,13 @@ A fleet's route that declares nothing stops the application from starting.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import BaseRoute
 
 from control_plane.roles import Permission, Principal
@@ -31,11 +32,20 @@ class Needs:
         self.permission: Permission = permission
 
     def __call__(self, request: Request) -> None:
-        principal(request).require(self.permission, parts_of(request).settings.fleet)
+        who, fleet = principal(request), parts_of(request).settings.fleet
+        who.require(self.permission, fleet, _doing(request))
 
 
 def needs(permission: Permission) -> Any:
     return Depends(Needs(permission))
+
+
+def _doing(request: Request) -> str:
+    """The summary of a route as what somebody does: "abort a rollout", "see: the audit trail"."""
+    route = request.scope.get("route")
+    summary = (route.summary or route.name) if isinstance(route, APIRoute) else "do this"
+    said = summary[:1].lower() + summary[1:]
+    return f"see: {said}" if request.method == "GET" else said
 
 
 def principal(request: Request) -> Principal:
@@ -49,22 +59,48 @@ def principal(request: Request) -> Principal:
 Who = Annotated[Principal, Depends(principal)]
 
 
-def permission_of(route: APIRoute) -> Permission | None:
-    """What a route declares."""
-    found = list(_declared(route.dependant))
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One path with its methods, and what it needs; None where that is not said once."""
+
+    path: str
+    methods: tuple[str, ...]
+    permission: Permission | None
+    endpoint: Callable[..., Any]
+
+
+def endpoints(routes: Sequence[BaseRoute], below: str = "") -> tuple[Endpoint, ...]:
+    """Every endpoint below a path, those of included routers as well.
+
+    FastAPI keeps included routers as they are: `app.routes` alone has none of their routes.
+    """
+    return tuple(
+        Endpoint(
+            route.path or "",
+            tuple(sorted(route.methods or ())),
+            _declared(route.dependant),
+            route.endpoint,
+        )
+        for route in iter_route_contexts(routes)
+        if isinstance(route.original_route, APIRoute)
+        and route.endpoint is not None
+        and (route.path or "").startswith(below)
+    )
+
+
+def require_declared(routes: Sequence[BaseRoute], below: str) -> None:
+    """Raises `ValueError` for a route below a path that does not declare one permission, and
+    where there is no route at all: then nothing was looked at."""
+    found = endpoints(routes, below)
+    if not found:
+        raise ValueError(f"there is nothing below {below}")
+    for each in found:
+        if each.permission is None:
+            raise ValueError(f"{each.methods} {each.path} does not say who may call it")
+
+
+def _declared(dependant: Dependant) -> Permission | None:
+    found = [
+        each.call.permission for each in dependant.dependencies if isinstance(each.call, Needs)
+    ]
     return found[0] if len(found) == 1 else None
-
-
-def require_declared(routes: Iterable[BaseRoute], below: str) -> None:
-    """Raises `ValueError` for a route below a path that does not declare one permission."""
-    for route in routes:
-        if not isinstance(route, APIRoute) or not route.path.startswith(below):
-            continue
-        if permission_of(route) is None:
-            raise ValueError(f"{route.name} at {route.path} does not say who may call it")
-
-
-def _declared(dependant: Dependant) -> Iterable[Permission]:
-    for each in dependant.dependencies:
-        if isinstance(each.call, Needs):
-            yield each.call.permission

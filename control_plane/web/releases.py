@@ -1,21 +1,36 @@
-"""Models and their versions: what there is, how far approval is, and approvers' signatures."""
+"""Models and their versions: what there is, how far approval is, and taking a draft back."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict
 
-from control_plane.signing.drafts import SignatureStatus
+from control_plane.signing.drafts import Draft as Drafted
+from control_plane.signing.review import OnDevice
 from control_plane.store.bundles import BundleRow, BundleState
+from control_plane.web.approval import approval_of, draft_of, pending, withdraw
 from control_plane.web.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page, after, cursor
-from control_plane.web.drafts import approval_of, draft_of
+from control_plane.web.drafts import (
+    Draft,
+    OpenDraft,
+    Reason,
+    Signatures,
+    Signed,
+    Signing,
+    opened,
+    shown,
+    signatures,
+    signed,
+)
 from control_plane.web.idempotency import Repeatable
 from control_plane.web.lookup import bundle_of, known_model
 from control_plane.web.parts import Here, Parts
 from control_plane.web.permissions import Who, needs
+from protocol.approval import Approvals
 from protocol.bundle import Needs, decode_index
 from protocol.identifiers import Digest
 from protocol.wording import rfc3339
@@ -34,18 +49,9 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Signatures:
-    """Of approvers: "1 of 1" is signed of needed. `missing` names who has not signed."""
-
-    signed: int
-    needed: int
-    by: list[str]
-    missing: list[str]
-
-
-@dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """`devices` run it now, as far as they have reported. `signatures` null: not known yet."""
+    """`devices` run it now, as far as they have reported. `signatures` null: not known yet, or
+    nobody is asked for any."""
 
     model: str
     version: str
@@ -56,6 +62,15 @@ class ModelVersion:
     pushed: str
     digest: Digest
     size_bytes: int
+    why: str
+    """Of whoever revoked, rejected or withdrew it."""
+    on_device: OnDevice | None
+    """What devices do that run it; null unless it is revoked."""
+    denied: bool
+    """By an operator: it starts nowhere, whatever approvers say."""
+    denied_why: str
+    pending: OpenDraft | None
+    """A change of what is in force that approvers are asked to sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,41 +89,9 @@ class ModelVersionDetails:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """`metadata` is the text of the whole list as it would be published; its bytes are signed."""
-
-    draft: int
-    """Version of role models that it would be."""
-    id: str
-    signatures: Signatures
-    metadata: str
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Withdrawal:
     __pydantic_config__ = ConfigDict(extra="forbid")
-    keyid: str
-    sig: str
-    """Hexadecimal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signing:
-    """An approver's signature over the draft of this version number."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    draft: int
-    signature: Signature
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    signed: int
-    needed: int
-    by: list[str]
-    missing: list[str]
-    complete: bool
-    """Now approved: it reaches devices with the next plan that names it."""
+    why: Reason = ""
 
 
 @router.get("/models", summary="Models", dependencies=[needs("read")])
@@ -136,8 +119,9 @@ def list_versions(
 ) -> Page[ModelVersion]:
     known_model(parts, model)
     found = parts.store.bundles.page(model, after(cursor, "versions", model), limit)
+    about = _About.now(parts)
     return Page(
-        [_version(parts, row) for row in found.items],
+        [_version(parts, row, about) for row in found.items],
         _behind(found.after, model),
         parts.store.bundles.count(model),
     )
@@ -152,7 +136,7 @@ def get_version(model: str, version: str, parts: Here) -> ModelVersionDetails:
     row = bundle_of(parts, f"{model}/{version}")
     needs = {v.digest: v.needs for v in decode_index(parts.blobs.read(row.digest)).variants}
     variants = [Variant(m.digest, m.profile, needs[m.digest]) for m in row.manifests]
-    return ModelVersionDetails(_version(parts, row), row.card, variants)
+    return ModelVersionDetails(_version(parts, row, _About.now(parts)), row.card, variants)
 
 
 @router.get(
@@ -160,11 +144,9 @@ def get_version(model: str, version: str, parts: Here) -> ModelVersionDetails:
     summary="What approvers would sign",
     dependencies=[needs("read")],
 )
-def get_draft(model: str, version: str, parts: Here) -> Draft:
+def get_version_draft(model: str, version: str, parts: Here) -> Draft:
     """409 OUT-T111 once it is approved. Verify it with your own TUF client before you sign."""
-    draft = draft_of(parts, bundle_of(parts, f"{model}/{version}"))
-    status = parts.repository.status(draft)
-    return Draft(draft.version, draft.id, _signatures(status), draft.data.decode())
+    return shown(parts, draft_of(parts, bundle_of(parts, f"{model}/{version}")))
 
 
 @router.post(
@@ -175,20 +157,36 @@ def get_draft(model: str, version: str, parts: Here) -> Draft:
 )
 def add_signature(model: str, version: str, signing: Signing, parts: Here, who: Who) -> Signed:
     """At the threshold the version is approved. The server cannot make a signature itself."""
+    draft = draft_of(parts, bundle_of(parts, f"{model}/{version}"))
+    return signed(parts, draft, signing, who.name)
+
+
+@router.post(
+    "/models/{model}/versions/{version}/withdraw",
+    summary="Take a version back",
+    dependencies=[needs("operate")],
+)
+def withdraw_version(
+    model: str, version: str, parts: Here, who: Who, asked: Withdrawal = Withdrawal()
+) -> ModelVersion:
+    """Before it is approved. It can be pushed again, also with other content."""
+    withdraw(parts, bundle_of(parts, f"{model}/{version}"), asked.why, who.name)
     row = bundle_of(parts, f"{model}/{version}")
-    draft = draft_of(parts, row)
-    given = signing.signature
-    status = parts.repository.add_signature(draft.id, signing.draft, given.keyid, given.sig)
-    if status.complete:
-        with parts.store.write():
-            parts.store.bundles.set_state(row.digest, "approved")
-            about = {"version": row.version, "digest": row.digest, "by": list(status.by)}
-            topic = f"models/{row.model}"
-            parts.store.happened(who.name, topic, "model.approved", about, parts.now_ms())
-        parts.wake()
-    return Signed(
-        status.signed, status.needed, list(status.by), list(status.missing), status.complete
-    )
+    return _version(parts, row, _About.now(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What is said of versions elsewhere, looked up once for all of a list."""
+
+    approvals: Approvals
+    pending: Mapping[Digest, Drafted]
+    denied: Mapping[Digest, str]
+
+    @classmethod
+    def now(cls, parts: Parts) -> _About:
+        denied = {each.digest: each.why for each in parts.store.plans.denied()}
+        return cls(parts.repository.approvals(), pending(parts), denied)
 
 
 def _model(parts: Parts, name: str) -> Model:
@@ -197,23 +195,25 @@ def _model(parts: Parts, name: str) -> Model:
     return Model(name, parts.store.bundles.count(name), newest.version, sum(running.values()))
 
 
-def _version(parts: Parts, row: BundleRow) -> ModelVersion:
+def _version(parts: Parts, row: BundleRow, about: _About) -> ModelVersion:
     status = approval_of(parts, row)
+    approved, change = about.approvals.get(row.digest), about.pending.get(row.digest)
     return ModelVersion(
         row.model,
         row.version,
         row.reference,
         row.state,
-        _signatures(status) if status else None,
+        signatures(status) if status else None,
         parts.store.devices.running(row.model).get(row.digest, 0),
         rfc3339(row.pushed_ms),
         row.digest,
         row.size_bytes,
+        row.why,
+        approved.terms.on_device if approved is not None and approved.revoked else None,
+        row.digest in about.denied,
+        about.denied.get(row.digest, ""),
+        opened(parts, change) if change is not None else None,
     )
-
-
-def _signatures(status: SignatureStatus) -> Signatures:
-    return Signatures(status.signed, status.needed, list(status.by), list(status.missing))
 
 
 def _next(names: list[str], limit: int) -> str | None:

@@ -54,7 +54,7 @@ class Traced:
             await self._app(scope, receive, send_traced)
         except Exception as fault:
             # Top of every request: answered and logged.
-            log.error("%s %s %s", name, scope["method"], scope["path"], exc_info=fault)
+            log.error("%s %s %.120r", name, scope["method"], scope["path"], exc_info=fault)
             if not started:
                 failure = answer(Failed("OUT-S160", f"look for {name} in the log"), name)
                 await failure(scope, receive, send_traced)

@@ -24,7 +24,7 @@ STOP_S: Final = 10
 """For requests under way when the control plane is asked to stop."""
 LOOK_S: Final = 0.1
 MAX_HEAD: Final = 16 * 1024
-"""Bytes of a request's first line and headers."""
+"""Bytes of a first line and headers that are waited for; what comes in one piece may be longer."""
 KEEP_ALIVE_S: Final = 5
 """Between two requests on one connection."""
 

@@ -9,9 +9,11 @@ from control_plane import settings as configuration
 from control_plane.access import access
 from control_plane.init import init, init_dev
 from control_plane.signing import create
+from control_plane.signing.online_keys import read_public
 from control_plane.signing.quorum import Quorum, dev_warning, quorum
 from control_plane.signing.repository import Repository
-from control_plane.up import PID, end_orphan
+from control_plane.up import PID, end_orphan, up
+from control_plane.wiring import ControlPlane
 from protocol.errors import InvalidRequest
 
 
@@ -59,12 +61,30 @@ def test_a_name_that_no_fleet_can_have_leaves_nothing_behind(tmp_path, fleet):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_dev_it_says_what_is_missing_and_makes_nothing(tmp_path):
-    with pytest.raises(InvalidRequest) as refused:
-        init(tmp_path / "cp")
-    assert (refused.value.code, refused.value.problem.exit) == ("OUT-A120", 4)
-    assert refused.value.do == "outrider init --dev"
-    assert list(tmp_path.iterdir()) == []
+def test_without_dev_there_are_the_server_s_own_keys_and_no_root(tmp_path):
+    made = init(tmp_path / "cp", "north", api_port=0, broker_port=0, host="localhost")
+    assert configuration.read({}, tmp_path / "cp") == made
+    assert not made.dev
+    assert sorted(path.name for path in made.keys.iterdir()) == [
+        "online-rollouts.pem",
+        "online-snapshot.pem",
+        "online.pub",
+    ]
+    fleet, found = read_public(made.keys / "online.pub")
+    assert fleet == "north"
+    assert set(found) == {"rollouts", "snapshot"}
+    assert "PRIVATE" not in (made.keys / "online.pub").read_text()
+    for path in (made.operator_token, *made.keys.glob("*.pem"), *made.ca.glob("*.key")):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_without_a_root_nothing_is_served(tmp_path):
+    made = init(tmp_path / "cp", "north", api_port=0, broker_port=0)
+    for start in (lambda: ControlPlane(made), lambda: up(made, print)):
+        with pytest.raises(InvalidRequest) as refused:
+            start()
+        assert (refused.value.code, refused.value.problem.exit) == ("OUT-T116", 3)
+    assert not made.broker.exists()
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,9 @@ class Kept:
         self.order.append(topic)
         self.retained[topic] = data
 
+    def withdraw(self, topic):
+        self.retained.pop(topic, None)
+
     def keep_metadata(self, roots, roles):
         for number, data in roots.items():
             self.keep(TOPICS.root(number), data)

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.settings import DEVELOPMENT, Intervals, Settings, find_home, parse, read, write
+from control_plane.settings import (
+    DEVELOPMENT,
+    Intervals,
+    Settings,
+    find_home,
+    parse,
+    read,
+    require_loopback,
+    write,
+)
 from protocol.errors import InvalidRequest
 
 
@@ -60,3 +69,17 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path):
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(InvalidRequest, match="S120"):
         read({}, tmp_path)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
+def test_a_development_control_plane_may_answer_its_own_machine(host):
+    require_loopback(True, host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "cp.example", "localhost.example"])
+def test_a_development_control_plane_answers_no_other_machine(host):
+    require_loopback(False, host)
+    with pytest.raises(InvalidRequest) as refused:
+        require_loopback(True, "127.0.0.1", host)
+    assert refused.value.code == "OUT-A121"
+    assert host in refused.value.why

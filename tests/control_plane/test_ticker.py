@@ -77,6 +77,7 @@ class FakeRepository:
     def __init__(self, world: World) -> None:
         self.world = world
         self.adopted = Adopted({}, {})
+        self.document_key = "key"
 
     def approvals(self):
         return self.world.approvals
@@ -114,6 +115,9 @@ class FakePublisher:
 
     def keep(self, topic, data):
         self.world.death.around(lambda: self.world.retained.__setitem__(topic, data))
+
+    def withdraw(self, topic):
+        self.world.death.around(lambda: self.world.retained.pop(topic, None))
 
     def keep_metadata(self, roots, roles):
         for role, data in roles.items():
@@ -437,6 +441,40 @@ def test_a_device_that_is_enrolled_meanwhile_comes_in_with_everyone(control, on_
     on_v1.run(40)
     assert control.status("digits-2")["status"] == "completed"
     assert on_v1.serving()["a-9"] == V2
+
+
+def test_a_retired_device_loses_its_document_and_is_missed_by_no_rollout(control, on_v1):
+    control.roll_out("v2", waves=["3", "100%"], soak="40s", silent_after="15s")
+    on_v1.run(10)
+    activated = [id for id, device in on_v1.devices.items() if device.serving == V2]
+    waiting = next(id for id, device in on_v1.devices.items() if device.serving == V1)
+    for id in (activated[0], waiting):
+        control.store.devices.retire(id, control.now_ms)
+        del on_v1.devices[id]
+    documents = {TOPICS.document(activated[0]), TOPICS.document(waiting)}
+    assert documents <= control.published.keys()
+    on_v1.run(20)
+    assert not documents & control.published.keys()
+    shown = control.status("digits-2")
+    assert (shown["status"], shown["wave"]) == ("running", 1)
+    assert (shown["counts"]["healthy"], shown["counts"]["silent"]) == (2, 0)
+    on_v1.run(100)
+    assert control.status("digits-2")["status"] == "completed"
+    assert control.status("digits-2")["counts"]["healthy"] == 6
+    control.start()
+    control.tick()
+    assert not documents & control.published.keys()
+
+
+def test_a_wave_whose_only_device_is_retired_is_a_question_for_an_operator(control, on_v1):
+    control.roll_out("v2", waves=["1", "100%"], soak="10s")
+    on_v1.run(5)
+    (only,) = (id for id, device in on_v1.devices.items() if device.serving == V2)
+    control.store.devices.retire(only, control.now_ms)
+    del on_v1.devices[only]
+    on_v1.run(30)
+    print(control.status("digits-2"))
+    assert control.status("digits-2")["status"] == "completed"
 
 
 def test_nobody_is_silent_while_nobody_listens(control, on_v1):

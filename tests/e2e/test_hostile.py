@@ -1,21 +1,16 @@
 """What attackers and faults send to a device, each with everything real around it.
 
-The control plane runs in this process, so that it can be made to lie: what leaves by its link,
-with its certificate, passes through `Site.lies`. Broker, agents and runners are real processes.
 Every case ends in a state that the API shows, with a reason; what runs goes on answering; and as
 soon as the truth is told again the device converges.
-
-Long because every lie is told to the same fleet, which takes seconds to raise.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +22,12 @@ from control_plane.fleet.devices import document_of
 from control_plane.rollout.plan import terms
 from control_plane.wiring import now_ms
 from protocol import codec
-from protocol.identifiers import Digest
 from protocol.plan import Plan
 from protocol.topics import Topics, shard_of
+from tests.fakes.site import Site, flipped, other_signature
 from tests.fakes.whole_fleet import (
     MODEL,
     FleetHere,
-    Operator,
     application,
     ready,
     runners,
@@ -42,107 +36,8 @@ from tests.fakes.whole_fleet import (
 
 pytestmark = pytest.mark.e2e
 
-Change = Callable[[bytes], bytes]
 UNKNOWN = "teleport/1"
 SMALL_DISK = 8 * 1024 * 1024
-
-
-class Site(Operator):
-    """One device `h-1` on v1 under traffic, and a control plane that can be made to lie."""
-
-    def __init__(self, fleet: FleetHere) -> None:
-        super().__init__(fleet)
-        assert fleet.control is not None
-        self.control = fleet.control
-        self.topics = self.control.topics
-        self.device = fleet.devices["h-1"]
-        self.stable = ""
-        """What the device runs when it is not pinned."""
-        self.versions = (f"w{number}" for number in range(2, 1000))
-        self.lies: dict[str, Change] = {}
-        """What becomes of messages whose topic begins so, below the fleet's prefix."""
-        self._honest = self.control.link.publish
-        self.control.link.publish = self._publish  # type: ignore[method-assign]
-
-    def _publish(self, topic: str, data: bytes, *, qos: int = 1, retain: bool = False) -> bool:
-        for start, change in self.lies.items():
-            if topic.startswith(self.topics.prefix + start):
-                data = change(data)
-        return self._honest(topic, data, qos=qos, retain=retain)
-
-    def say(self, topic: str, data: bytes, *, retain: bool = True) -> None:
-        """Publish once, whatever should be there."""
-        self._honest(topic, data, qos=1, retain=retain)
-
-    def retained(self, topic: str) -> bytes:
-        return self.control.retained.read([topic])[topic]
-
-    def tell_the_truth(self) -> None:
-        """What the control plane does by itself once a minute: compare, and publish anew."""
-        self.lies.clear()
-        self.control.publisher.connected()
-        self.control.loop.wake()
-
-    def roll_out(self, version: str, **spec: Any) -> str:
-        """To the device that every test is about."""
-        self.stable = version
-        return super().roll_out(version, to=f"id = {self.device.name}", **spec)
-
-    def until_ended(self, rollout: str) -> None:
-        def ended() -> bool:
-            status: str = self.fleet.client.get(f"rollouts/{rollout}")["status"]
-            return status == "completed"
-
-        self.until(self.device, ended, f"done with {rollout}")
-
-    def ship_next(self, **options: Any) -> str:
-        version = next(self.versions)
-        self.ship(version, scale=1 + 0.0001 * int(version[1:]), **options)
-        return version
-
-    def ship_bad(self, **options: Any) -> tuple[str, Digest]:
-        version = next(self.versions)
-        return version, self.ship(version, **options).digest
-
-    def notes(self) -> Mapping[Digest, Any]:
-        """What the device holds against versions, by digest."""
-        notes = self.reported(self.device)["models"][MODEL].get("notes", {})
-        return {digest: note for digest, note in notes.items() if note.get("reason")}
-
-    def until_heads_for(self, version: str) -> None:
-        """It runs what it should, whatever it says of versions that it gave up."""
-        name = f"{MODEL}/{version}"
-
-        def there() -> bool:
-            model = self.model(self.device)
-            return bool(model["runs"] == model["heads_for"] == name) and model["state"] in (
-                "healthy",
-                "failed",
-            )
-
-        self.until(self.device, there, f"at {version}")
-
-    def until_refused(self, what: str, *words: str) -> None:
-        def said() -> bool:
-            told = self.refused(self.device).get(what, "")
-            return all(word in told for word in words)
-
-        self.until(self.device, said, f"refusing {what}: {words}")
-
-    def counters(self) -> Mapping[str, int]:
-        counters: Mapping[str, int] = self.reported(self.device).get("counters", {})
-        return counters
-
-    def until_counted(self, code: str, before: int) -> None:
-        self.until(
-            self.device,
-            lambda: self.counters().get(code, 0) > before and bool(self.model(self.device)["why"]),
-            f"counting {code}",
-        )
-
-    def until_content(self) -> None:
-        """Nothing is held against anybody any more."""
-        self.until(self.device, lambda: self.refused(self.device) == {}, "refusing nothing")
 
 
 @pytest.fixture(scope="module")
@@ -173,44 +68,14 @@ def _mounted(folder: Path) -> bool:
 def stable(fleet: FleetHere) -> Site:
     """v1 is what `h-1` runs when it is told nothing else."""
     site = Site(fleet)
-    site.ship("v1")
-    rollout = site.roll_out("v1")
-    fleet.start_agent(site.device)
-    site.until(site.device, lambda: ready(site.device), "ready")
-    application(site.device)
-    site.until_runs(site.device, "v1")
-    site.until_ended(rollout)
+    site.begin()
     return site
 
 
 @pytest.fixture
 def site(stable: Site) -> Iterator[Site]:
-    """Before and after each test: v1 or an earlier version of it, and nothing refused."""
-    process, answering = stable.device.process, stable.device.application
-    assert process is not None
-    assert answering is not None
-    stable.until_content()
-    yield stable
-    stable.tell_the_truth()
-    assert process.poll() is None, "the agent has ended"
-    stable.until_content()
-    stable.until_more(answering)
-    assert answering.tally.failures == []
-
-
-def flipped(data: bytes) -> bytes:
-    """One bit of it is another, in the middle."""
-    place = len(data) // 2
-    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
-
-
-def other_signature(data: bytes) -> bytes:
-    document = json.loads(data)
-    for signature in document["signatures"]:
-        # A digit of hexadecimal and of base 64.
-        first = "b" if signature["sig"][0] == "a" else "a"
-        signature["sig"] = first + signature["sig"][1:]
-    return json.dumps(document).encode()
+    with stable.besieged():
+        yield stable
 
 
 # --- payloads -----------------------------------------------------------------------------------

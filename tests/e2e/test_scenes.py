@@ -14,6 +14,7 @@ import pytest
 
 from control_plane.demo import scenes
 from control_plane.demo.fleet import wait_until
+from control_plane.demo.play import APPROVERS
 from control_plane.demo.stage import MODEL, Stage
 from control_plane.demo.transcript import Check, Transcript
 from protocol.errors import OutriderError
@@ -81,7 +82,7 @@ def all_kept(checks: list[Check]) -> None:
 def theatre() -> Iterator[Theatre]:
     with short_folder() as folder, NearFleet(folder) as fleet:
         said = io.StringIO()
-        fleet.initialise()
+        fleet.initialise(APPROVERS)
         fleet.start_control_plane()
         fleet.enrol(SITES)
         fleet.lay_cable(fleet.devices[ON_A_CABLE])

@@ -24,6 +24,9 @@ PAGES = (
     "pin-a-device",
     "look-at-drift",
     "run-an-agent",
+    "give-people-access",
+    "read-the-audit-trail",
+    "approve-and-revoke",
 )
 # Ports in the pages: two agents, API, broker.
 PORTS = ("8500", "8501", "8400", "8883")

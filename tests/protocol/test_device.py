@@ -1,5 +1,7 @@
 """Device documents: a closed list of settings with hard ranges."""
 
+from dataclasses import fields
+
 import pytest
 
 from protocol.codec import MAX_DEVICE_DOCUMENT, decode_signed, encode, to_wire
@@ -52,3 +54,23 @@ def test_the_name_is_selectable_and_cannot_be_relabelled():
 def test_out_of_range_refuses_the_whole_document(change):
     with pytest.raises(PeerError):
         decode_signed(encode(to_wire(DOCUMENT) | change), DeviceDocument, limit=100_000)
+
+
+def test_settings_can_switch_capture_off_and_nothing_can_switch_it_on():
+    """Capture is granted by approvers; the one setting about it only subtracts."""
+    about = [field for field in fields(Settings) if "capture" in field.name]
+    assert [(field.name, field.default) for field in about] == [("capture_off", False)]
+    wire = to_wire(DOCUMENT)
+    for on in ({"capture_off": False, "capture": True}, {"capture_on": True, "capture_rows": 9}):
+        # Unknown names change nothing: what is read is what no setting at all gives.
+        read = decode_signed(
+            encode(wire | {"settings": on}), DeviceDocument, limit=MAX_DEVICE_DOCUMENT
+        )
+        assert read.settings == Settings()
+    for wrong in (None, "on", 0, -1):
+        with pytest.raises(PeerError):
+            decode_signed(
+                encode(wire | {"settings": {"capture_off": wrong}}),
+                DeviceDocument,
+                limit=MAX_DEVICE_DOCUMENT,
+            )

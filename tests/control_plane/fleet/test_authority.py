@@ -131,6 +131,66 @@ def test_renewal_is_due_at_half_of_the_life(authority):
     assert authority.renewal_due(NOW_MS + (half + 1) * DAY_MS)
 
 
+def test_renewal_is_due_for_a_name_that_is_missing_and_not_for_another_spelling(authority):
+    assert set(authority.hosts) == {"127.0.0.1", "localhost", "10.1.2.3"}
+    assert not authority.renewal_due(NOW_MS, ["localhost", "10.1.2.3"])
+    assert authority.renewal_due(NOW_MS, ["broker.example"])
+    assert authority.renewal_due(NOW_MS, ["::1"])
+
+
+def test_renewal_is_due_when_a_power_cut_left_a_key_without_its_certificate(tmp_path):
+    authority = Authority.create(tmp_path / "ca", "local", NOW_MS, ["0:0:0:0:0:0:0:1"])
+    assert not authority.renewal_due(NOW_MS, ["::1"])
+    for name in ("server", "api", "control"):
+        before = authority.key(name).read_bytes()
+        authority.key(name).write_bytes(authority.key("broker-ca").read_bytes())
+        assert authority.renewal_due(NOW_MS)
+        authority.key(name).unlink()
+        assert authority.renewal_due(NOW_MS)
+        authority.key(name).write_bytes(before)
+    assert not authority.renewal_due(NOW_MS)
+
+
+def test_certificates_that_a_wrong_clock_made_are_replaced(authority):
+    assert authority.renewal_due(NOW_MS - 2 * DAY_MS)
+
+
+def test_a_new_authority_has_a_list_on_which_nobody_is(authority):
+    found = authority.revocation_list()
+    assert found is not None
+    assert not found.serials
+    assert found.from_ms <= NOW_MS
+    assert 29 * DAY_MS < found.until_ms - NOW_MS <= 30 * DAY_MS
+
+
+def test_a_revocation_list_is_signed_by_the_authority_of_devices_and_numbered(tmp_path):
+    authority = Authority.create(tmp_path / "ca", "local", NOW_MS)
+    first = authority.issue_crl([("a1", NOW_MS), ("ff00", NOW_MS - DAY_MS)], NOW_MS)
+    second = authority.issue_crl([("a1", NOW_MS)], NOW_MS + DAY_MS)
+    assert first.serials == {"a1", "ff00"}
+    assert second == authority.revocation_list()
+    assert second.number > first.number
+    crl = x509.load_pem_x509_crl(authority.crl.read_bytes())
+    ca = x509.load_pem_x509_certificate(authority.certificate("device-ca").read_bytes())
+    key = ca.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert crl.is_signature_valid(key)
+    assert crl.issuer == ca.subject
+    entry = crl.get_revoked_certificate_by_serial_number(0xA1)
+    assert entry is not None
+    assert entry.revocation_date_utc.timestamp() * 1000 == NOW_MS
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nonsense"])
+def test_a_list_that_cannot_be_read_counts_as_none(tmp_path, content):
+    authority = Authority.create(tmp_path / "ca", "local", NOW_MS)
+    authority.crl.unlink()
+    if content is not None:
+        authority.crl.write_bytes(content)
+    assert authority.revocation_list() is None
+    assert authority.issue_crl((), NOW_MS) == authority.revocation_list()
+
+
 def test_servers_are_issued_again_under_the_same_authorities(tmp_path):
     authority = Authority.create(tmp_path / "ca", "local", NOW_MS)
     before = {p.name: p.read_bytes() for p in authority.directory.iterdir()}

@@ -16,6 +16,8 @@ from control_plane.fleet.authority import Authority
 from control_plane.fleet.enrolment import Enrolment
 from control_plane.init import init_dev
 from control_plane.settings import Settings
+from control_plane.signing import create
+from control_plane.signing.create import dev_approver_keys
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
 from control_plane.web.app import create_app
@@ -92,19 +94,34 @@ class Api:
         assert self.push(bundle).json()["state"] == "succeeded"
         return bundle
 
-    def sign(self, reference: str) -> httpx.Response:
-        """What an approver does: verify, sign, send."""
+    def sign(self, reference: str, key: str = create.APPROVER_KEY) -> httpx.Response:
+        """What an approver does: verify, sign, send. `key` is a file among the dev keys."""
         model, _, version = reference.partition("/")
         path = f"models/{model}/versions/{version}"
-        trust, draft = self.get("tuf").json(), self.get(f"{path}/draft").json()
-        body = signature(trust, draft, self.parts.settings, self.folder, self.clock[0])
-        return self.post(f"{path}/signatures", body)
+        draft = self.get(f"{path}/draft").json()
+        return self.post(f"{path}/signatures", self.signature(draft, key))
+
+    def signature(self, draft: Any, key: str = create.APPROVER_KEY) -> dict[str, Any]:
+        """The body that adds this key's signature to a draft."""
+        trust = self.get("tuf").json()
+        return signature(trust, draft, self.parts.settings, self.folder, self.clock[0], key)
 
     def approved(self, version: str = "v1", model: str = "digits", **more: Any) -> BundleOnDisk:
+        """Pushed, and signed by as many as must."""
         bundle = self.pushed(version, model, **more)
-        assert self.sign(f"{model}/{version}").status_code == 201
+        for key in dev_approver_keys(self.parts.settings.keys):
+            answer = self.sign(f"{model}/{version}", key.name)
+            assert answer.status_code == 201, answer.text
+            if answer.json()["complete"]:
+                break
         self.publish()
         return bundle
+
+    def tick_by_itself(self) -> None:
+        """From now on what is woken up publishes, as the ticker would within a moment."""
+        self.parts = replace(self.parts, wake=self.publish)
+        app: Any = self.client.app
+        app.state.parts = self.parts
 
     def publish(self) -> None:
         """What the ticker does with the metadata."""
@@ -125,6 +142,13 @@ class Api:
 def new_home(tmp_path_factory):
     """Keys take time, so they are made once and copied."""
     return init_dev(tmp_path_factory.mktemp("new") / "home", "north", now_ms=NOW_MS)
+
+
+@pytest.fixture(scope="session")
+def quorum_home(tmp_path_factory):
+    """Of a fleet in which two of three approvers sign."""
+    home = tmp_path_factory.mktemp("quorum") / "home"
+    return init_dev(home, "north", now_ms=NOW_MS, approvers=("ana", "bo", "cy"))
 
 
 @pytest.fixture

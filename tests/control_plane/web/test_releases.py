@@ -75,6 +75,7 @@ def test_an_approvers_signature_approves_at_the_threshold(api):
     assert answer.status_code == 201
     assert answer.json() == {
         "signed": 1, "needed": 1, "by": ["dev keys"], "missing": [], "complete": True,
+        "restarted": [],
     }  # fmt: skip
     assert len(api.wakes) > before
     assert bundle.digest in api.parts.repository.approvals()
