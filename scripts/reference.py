@@ -66,6 +66,11 @@ OWN_EXITS: Final = {
         1: "aborted",
         8: "paused",
     },
+    "outrider-agent install": {
+        0: "every version runs, or is on probation",
+        1: "a version was tried and failed here",
+        8: "everything is here and waits",
+    },
     "outrider-agent status": {
         0: "every model runs normally",
         1: "a model has nothing that works",

@@ -19,11 +19,12 @@ from control_plane.web.permissions import STATE
 from control_plane.web.problems import answer
 from control_plane.web.requests import request_id
 from protocol.enrolment import PATH as ENROL
+from protocol.enrolment import RENEW
 from protocol.errors import InvalidRequest, OutriderError
 from protocol.identifiers import digest_of
 from protocol.wording import duration
 
-PUBLIC: Final = (ENROL, "/v1/renew", "/v1/health", "/openapi.json")
+PUBLIC: Final = (ENROL, RENEW, "/v1/health", "/openapi.json")
 PUBLIC_BELOW: Final = "/problems/"
 MAX_TOKEN: Final = 256
 

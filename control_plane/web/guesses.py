@@ -15,12 +15,13 @@ from control_plane.web.auth import PUBLIC, PUBLIC_BELOW
 from control_plane.web.problems import answer
 from control_plane.web.requests import PROBLEM, request_id
 from protocol.enrolment import PATH as ENROL
+from protocol.enrolment import RENEW
 from protocol.errors import InvalidRequest
 from protocol.wording import duration
 
 log = logging.getLogger(__name__)
 
-OWN_SECRET: Final = (ENROL, "/v1/renew")
+OWN_SECRET: Final = (ENROL, RENEW)
 """Public paths whose body carries a secret or a proof."""
 WRONG: Final = frozenset({"OUT-A201", "OUT-A202", "OUT-A211"})
 """What they answer to a wrong one. Other refusals are for those who brought the right one."""

@@ -255,7 +255,7 @@ def _next(status: Status, exit_code: int) -> str:
     if status.clock_unset:
         return problem("clock_unset").help
     if not status.link.connected:
-        return "give it network for a minute"
+        return "give it network for a minute, or: outrider-agent install --from"
     codes = [refused.code for refused in state.refused]
     codes += [model.waiting for model in state.models.values() if model.waiting]
     if codes:

@@ -15,6 +15,7 @@ OPERATOR: Final = "a token of the API, by its role"
 STICK: Final = "the stick that a technician carries"
 
 _FLEET = "e2e/test_attacks_broker.py"
+_FLEETS = "control_plane/test_broker_fleets.py"
 _HOSTILE = "e2e/test_hostile.py"
 _API = "control_plane/web/test_attacks.py"
 _USB = "edge_agent/technician"
@@ -221,6 +222,27 @@ DEVICE_ROWS: Final = (
         "publishes and subscribes below another fleet's prefix",
         "nothing arrives",
         f"{_FLEET}::test_another_fleet_s_topics_are_out_of_reach",
+    ),
+    Row(
+        "Two fleets on one broker",
+        DEVICE,
+        "reads and writes what is of the other fleet, which is there",
+        "nothing arrives",
+        f"{_FLEETS}::test_a_device_neither_reads_nor_writes_what_is_of_the_other_fleet",
+    ),
+    Row(
+        "Name of another fleet",
+        DEVICE,
+        "connects to the listener of the other fleet",
+        "does not get in",
+        f"{_FLEETS}::test_nobody_of_one_fleet_gets_into_the_other_not_even_its_control_plane",
+    ),
+    Row(
+        "Revoked certificate",
+        DEVICE + ", which is revoked",
+        "connects to the broker",
+        "does not get in",
+        f"{_FLEETS}::test_a_revoked_certificate_is_refused_from_the_reload_on",
     ),
     Row(
         "Rogue certificate",

@@ -466,15 +466,16 @@ def test_a_retired_device_loses_its_document_and_is_missed_by_no_rollout(control
     assert not documents & control.published.keys()
 
 
-def test_a_wave_whose_only_device_is_retired_is_a_question_for_an_operator(control, on_v1):
-    control.roll_out("v2", waves=["1", "100%"], soak="10s")
-    on_v1.run(5)
-    (only,) = (id for id, device in on_v1.devices.items() if device.serving == V2)
+def test_a_wave_whose_only_device_is_retired_proves_nothing_and_goes_no_further(control, on_v1):
+    control.roll_out("v2", waves=["1", "100%"])
+    on_v1.run(2)
+    (only,) = (id for id, device in on_v1.devices.items() if V2 in device.ever)
     control.store.devices.retire(only, control.now_ms)
     del on_v1.devices[only]
-    on_v1.run(30)
-    print(control.status("digits-2"))
-    assert control.status("digits-2")["status"] == "completed"
+    on_v1.run(20)
+    shown = control.status("digits-2")
+    assert (shown["status"], shown["wave"], shown["verdict"]) == ("running", 1, "insufficient")
+    assert on_v1.all_serve(V1)
 
 
 def test_nobody_is_silent_while_nobody_listens(control, on_v1):
@@ -672,3 +673,22 @@ def test_a_store_from_yesterday_goes_on_above_what_the_fleet_has_seen(control, o
     assert deny.version == 70_000_001
     assert on_v1.devices["north-a-1"].document.version == 80_000_001
     assert on_v1.devices["north-a-1"].document.labels["site"] == "a"
+
+
+def test_documents_go_out_again_when_another_key_signs_them(control, on_v1):
+    signed = []
+    sign = control.repository.sign_document
+
+    def noted(document):
+        signed.append(document)
+        return sign(document)
+
+    control.repository.sign_document = noted
+    control.tick()
+    assert signed == []
+    control.repository.document_key = "another key"
+    control.tick()
+    assert {document.device for document in signed} == set(on_v1.devices)
+    signed.clear()
+    control.tick()
+    assert signed == []

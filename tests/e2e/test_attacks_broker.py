@@ -7,7 +7,6 @@ device converges.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 from tuf.api.metadata import Metadata
 
 from control_plane.signing import ceremony, create, keys, rotation
@@ -28,25 +26,16 @@ from edge_agent.identity import load
 from protocol import codec
 from protocol.bundle import encode_index, encode_manifest
 from protocol.device import Pin
-from protocol.identifiers import Digest, digest_of
+from protocol.identifiers import digest_of
 from protocol.members import DevPolicy, Policy
-from protocol.payload import (
-    FEATURE_ZSTD,
-    FRAME_SIZE,
-    MAX_BLOCK,
-    Header,
-    Hint,
-    HintEntry,
-    build_lists,
-    frame_count,
-)
+from protocol.payload import FEATURE_ZSTD, MAX_BLOCK, Header
 from protocol.topics import shard_of
 from tests.fakes.bundles import make_bundle
 from tests.fakes.certificates import Authority
 from tests.fakes.forgery import list_bundle
 from tests.fakes.peak import peak_of
 from tests.fakes.site import Site
-from tests.fakes.thief import Intruder, Thief
+from tests.fakes.thief import Intruder, Thief, bomb, offer
 from tests.fakes.waiting import until
 from tests.fakes.whole_fleet import MODEL, FleetHere, short_folder
 
@@ -56,7 +45,6 @@ VICTIM, OWN = "a-1", "a-2"
 """The device that answers requests, and the one whose certificate was stolen."""
 ENOUGH = 64 * 1024 * 1024
 """Bytes that a process may grow by while it deals with something that claims far more."""
-BOMB = 1024 * 1024 * 1024
 YEAR_2040_MS = int(datetime(2040, 1, 1, tzinfo=UTC).timestamp() * 1000)
 
 
@@ -392,24 +380,3 @@ def approve(site: Site, version: str, index: bytes) -> None:
     signature = draft.metadata().sign(keys.load(key))
     repository.add_signature(draft.id, draft.version, signature.keyid, signature.signature)
     site.control.loop.wake()
-
-
-@functools.cache
-def bomb() -> bytes:
-    """Zeros without end, in a frame that does not say how many."""
-    packer = zstandard.ZstdCompressor(level=1, write_content_size=False).compressobj()
-    zeros = bytes(1024 * 1024)
-    return b"".join(packer.compress(zeros) for _ in range(BOMB // len(zeros))) + packer.flush()
-
-
-def offer(site: Site, file: Digest, payload: bytes) -> None:
-    """Retain a payload as the only one for a file."""
-    frames = [payload[at : at + FRAME_SIZE] for at in range(0, len(payload), FRAME_SIZE)]
-    name, lists = build_lists(frames)
-    for number, frame in enumerate(frames):
-        site.say(site.topics.frame(MODEL, name, number), frame)
-    for number, each in enumerate(lists):
-        site.say(site.topics.frame_list(MODEL, name, number), each)
-    size = len(payload)
-    entry = HintEntry(name, size, frame_count(size), FEATURE_ZSTD, MAX_BLOCK)
-    site.say(site.topics.hint(MODEL, file), codec.encode(Hint((entry,))))

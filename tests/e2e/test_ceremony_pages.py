@@ -10,7 +10,7 @@ import pytest
 from tests import walkthrough
 from tests.fakes.whole_fleet import short_folder
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("ceremony", "rotate-keys", "recover-from-compromise")

@@ -23,6 +23,7 @@ PAGES = (
     "roll-out-and-abort",
     "pin-a-device",
     "look-at-drift",
+    "usb",
     "run-an-agent",
     "give-people-access",
     "read-the-audit-trail",

@@ -179,3 +179,16 @@ def test_expiry_blocks_forward_only(known, journal, bundle, reason):
     assert isinstance(found, Run)
     said = found.hindrance.reason if found.hindrance else None
     assert (found.digest, said) == (bundle, reason)
+
+
+def test_what_came_on_a_stick_may_start_though_nothing_is_fresh():
+    stale: dict[str, Any] = {"models_expired": True, "plan_age_s": None}
+    assert desired(trusted(**stale)).hindrance.reason == "OUT-T121"
+    assert desired(trusted(**stale, granted=frozenset({C}))).hindrance.reason == "OUT-T121"
+    assert desired(trusted(**stale, granted=frozenset({B}))).hindrance is None
+
+
+def test_a_stick_does_not_lift_the_thrash_guard():
+    tried = SETTLED.with_trial(C, NOW - 60_000)
+    found = desired(trusted(granted=frozenset({B})), tried)
+    assert found.hindrance.reason == "OUT-D340"

@@ -4,11 +4,13 @@ import json
 
 import pytest
 
+from control_plane.signing import create
 from edge_agent.trust import Trust
-from protocol.errors import TrustError, Unavailable
+from protocol.errors import OutriderError, TrustError, Unavailable
 from protocol.identifiers import digest_of
-from tests.fakes.fleet_trust import FLEET, TOPICS, Device, Fleet, Machine
-from tests.fakes.forgery import next_publication, refused, rotate
+from tests.fakes.fleet_trust import DAY_MS, FLEET, START_MS, TOPICS, Device, Fleet, Machine
+from tests.fakes.forgery import ROLES, next_publication, refused, rotate, seal
+from tests.fakes.quorum import new_keys, quorum_fleet, replace_keys
 
 
 def test_roots_one_by_one_as_a_device_receives_them(fleet, device):
@@ -61,3 +63,47 @@ def test_a_root_that_nobody_signed_is_no_enrolment(tmp_path, fleet):
     raw["signatures"] = []
     with pytest.raises(TrustError):
         Device(tmp_path / "none", json.dumps(raw).encode())
+
+
+# --- who may say how late it is -------------------------------------------------------------------
+
+
+def told_of_2040(tmp_path):
+    """A device without a clock of its own, and whoever has the online keys."""
+    fleet = quorum_fleet(tmp_path)
+    machine = Machine(wall_ms=0, synchronised=False)
+    device = Device(tmp_path / "device", fleet.root, machine)
+    device.read(fleet.broker)
+    broker = dict(fleet.broker)
+    seal(fleet.signer(create.SNAPSHOT_KEY), broker, now_ms=START_MS + 5000 * DAY_MS)
+    device.read(broker)
+    assert device.clock.now_ms() == START_MS + 90 * DAY_MS
+    fleet.later(hours=1)
+    return fleet, device
+
+
+def test_expired_metadata_takes_no_time_back_while_the_same_keys_count(tmp_path):
+    fleet, device = told_of_2040(tmp_path)
+    replace_keys(fleet, holders=new_keys(3), approvers=new_keys(3))
+    for _ in range(2):
+        with pytest.raises(OutriderError):
+            device.read(fleet.broker)
+        assert device.clock.now_ms() == START_MS + 90 * DAY_MS
+        device.restart()
+
+
+@pytest.mark.parametrize("way", ["link", "stick"])
+def test_new_online_keys_take_back_what_the_old_ones_said_of_the_time(tmp_path, way):
+    fleet, device = told_of_2040(tmp_path)
+    device.restart()
+    replace_keys(fleet, online=True)
+    if way == "link":
+        assert device.read(fleet.broker)
+    else:
+        roles = {role: fleet.broker[TOPICS.tuf(role)] for role in ROLES}
+        assert device.trust.carry({2: fleet.broker[TOPICS.root(2)]}, roles)
+    for _ in range(2):
+        assert device.clock.now_ms() == fleet.now_ms
+        assert device.trust.timestamp_fresh()
+        assert not device.trust.models_expired()
+        device.restart()

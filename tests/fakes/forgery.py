@@ -12,9 +12,7 @@ from tuf.api.serialization.json import JSONSerializer
 from control_plane.signing import create
 from protocol.approval import Approved
 from protocol.errors import OutriderError
-from tests.fakes.fleet_trust import (
-    TOPICS,
-)
+from tests.fakes.fleet_trust import TOPICS
 
 ROLES = ("timestamp", "snapshot", "targets", "models", "rollouts")
 EVIL = b"evil index"

@@ -1,10 +1,12 @@
 """What can be done to a running fleet with what was stolen from it.
 
-`Thief` copied the online keys; `Intruder` has a certificate and nothing else.
+`Thief` copied the online keys; `Intruder` has a certificate and nothing else. `offer` takes the
+control plane's place with the broker.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import ssl
 import threading
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as mqtt
+import zstandard
 from paho.mqtt.enums import CallbackAPIVersion
 from securesystemslib.dsse import Envelope
 from tuf.api.metadata import Metadata
@@ -20,13 +23,25 @@ from control_plane.fleet.devices import document_of
 from control_plane.signing import create, keys
 from protocol import codec
 from protocol.device import PAYLOAD_TYPE
+from protocol.identifiers import Digest
 from protocol.link import Address
+from protocol.payload import (
+    FEATURE_ZSTD,
+    FRAME_SIZE,
+    MAX_BLOCK,
+    Hint,
+    HintEntry,
+    build_lists,
+    frame_count,
+)
 from protocol.topics import TUF_ROLES
 from tests.fakes.fleet_trust import TOPICS
 from tests.fakes.forgery import seal, serialise
 from tests.fakes.site import Site
+from tests.fakes.whole_fleet import MODEL
 
 WAIT_S = 10.0
+BOMB = 1024 * 1024 * 1024
 
 
 class Thief:
@@ -133,3 +148,24 @@ class Intruder:
 
     def _hear(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         self.heard[message.topic] = bytes(message.payload)
+
+
+@functools.cache
+def bomb() -> bytes:
+    """Zeros without end, in a frame that does not say how many."""
+    packer = zstandard.ZstdCompressor(level=1, write_content_size=False).compressobj()
+    zeros = bytes(1024 * 1024)
+    return b"".join(packer.compress(zeros) for _ in range(BOMB // len(zeros))) + packer.flush()
+
+
+def offer(site: Site, file: Digest, payload: bytes) -> None:
+    """Retain a payload as the only one for a file."""
+    frames = [payload[at : at + FRAME_SIZE] for at in range(0, len(payload), FRAME_SIZE)]
+    name, lists = build_lists(frames)
+    for number, frame in enumerate(frames):
+        site.say(site.topics.frame(MODEL, name, number), frame)
+    for number, each in enumerate(lists):
+        site.say(site.topics.frame_list(MODEL, name, number), each)
+    size = len(payload)
+    entry = HintEntry(name, size, frame_count(size), FEATURE_ZSTD, MAX_BLOCK)
+    site.say(site.topics.hint(MODEL, file), codec.encode(Hint((entry,))))

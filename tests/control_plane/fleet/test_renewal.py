@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from control_plane.fleet.authority import LEAF_LIFE, Authority, fingerprint
 from control_plane.fleet.enrolment import Enrolment
@@ -23,35 +19,12 @@ from protocol.enrolment import (
 )
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_of
+from tests.fakes.device_keys import Key, csr, new_key, renewal, signed
 from tests.fakes.enrolment import FakeEnrolmentStore
 
 NOW_MS = 1_795_000_000_000
 LIFE_MS = LEAF_LIFE.days * DAY_MS
 ROOT = b"{}"
-Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-
-
-def new_key(kind: str = "P-256") -> Key:
-    if kind == "Ed25519":
-        return ed25519.Ed25519PrivateKey.generate()
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def csr(key: Key) -> str:
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    algorithm = hashes.SHA256() if isinstance(key, ec.EllipticCurvePrivateKey) else None
-    return builder.sign(key, algorithm).public_bytes(serialization.Encoding.PEM).decode()
-
-
-def signed(key: Key, data: bytes) -> str:
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return base64.b64encode(key.sign(data, ec.ECDSA(hashes.SHA256()))).decode()
-    return base64.b64encode(key.sign(data)).decode()
-
-
-def renewal(key: Key, new: Key | None = None, device: str = "local-cam-1") -> RenewRequest:
-    request = csr(new or key)
-    return RenewRequest(device, request, signed(key, proof_bytes(device, request)))
 
 
 @pytest.fixture(scope="module")

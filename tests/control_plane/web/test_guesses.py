@@ -95,11 +95,14 @@ def test_what_needs_no_token_is_answered_whoever_waits(callers: Callers):
         assert callers.call("192.0.2.7", GUESS, path=path).status_code == 200
 
 
-def enrolling(callers: Callers, address: str, token: str, name: str) -> httpx.Response:
+def certificate_request() -> str:
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     signed = request.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
-    csr = signed.public_bytes(serialization.Encoding.PEM).decode()
-    body = {"token": token, "csr": csr, "name": name}
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def enrolling(callers: Callers, address: str, token: str, name: str) -> httpx.Response:
+    body = {"token": token, "csr": certificate_request(), "name": name}
     return callers.call(address, None, "POST", "/v1/enrol", json=body)
 
 
@@ -114,6 +117,15 @@ def test_wrong_enrolment_tokens_count_and_a_name_that_is_taken_does_not(callers:
     assert answers == [403] * MOST + [429]
     assert enrolling(callers, "192.0.2.7", good, "cam-2").status_code == 429
     assert enrolling(callers, "192.0.2.8", good, "cam-2").status_code == 201
+
+
+def test_wrong_proofs_of_a_device_count(callers: Callers, api):
+    body = {"device": "north-cam-1", "csr": certificate_request(), "proof": "cHJvb2Y="}
+    answers = [
+        callers.call("192.0.2.7", None, "POST", "/v1/renew", json=body) for _ in range(MOST + 1)
+    ]
+    assert [each.json()["code"] for each in answers] == ["OUT-A211"] * MOST + ["OUT-A103"]
+    assert api.parts.attempts.failures == MOST
 
 
 def test_wrong_tokens_are_counted_and_logged_without_them(callers: Callers, api, caplog):

@@ -19,6 +19,7 @@ from control_plane.web.attempts import Limits
 from control_plane.web.auth import PUBLIC
 from control_plane.web.permissions import endpoints
 from protocol.enrolment import PATH as ENROL
+from protocol.enrolment import RENEW
 from protocol.identifiers import digest_of
 from tests.control_plane.web.conftest import Api
 
@@ -153,7 +154,7 @@ def test_a_refusal_says_who_may_not_do_what_and_whom_to_ask(api, tokens, role, e
 def test_no_endpoint_takes_more_than_it_may(api: Api, tokens: dict[str, str]):
     """Said in advance: refused before a byte is read. More than was said: never read to the end."""
     wrong = []
-    for endpoint in (*table(), ("POST", ENROL)):
+    for endpoint in (*table(), ("POST", ENROL), ("POST", RENEW)):
         method, path = endpoint
         limit = max_body(method, filled(path))
         headers = {
@@ -169,7 +170,7 @@ def test_no_endpoint_takes_more_than_it_may(api: Api, tokens: dict[str, str]):
 
 def test_bodies_that_do_not_say_how_long_they_are_are_cut_off(api: Api, tokens: dict[str, str]):
     wrong, taken = [], 0
-    for endpoint in (*table(), ("POST", ENROL)):
+    for endpoint in (*table(), ("POST", ENROL), ("POST", RENEW)):
         method, path = endpoint
         limit = max_body(method, filled(path))
         if limit > 1024 * 1024:

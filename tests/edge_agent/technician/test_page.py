@@ -105,7 +105,7 @@ buffer      13,104 records, 4.10 of 32.0 MB
 clock       synchronised
 trust       expired 14 Nov: nothing new can start, all else goes on
 cert        12 Jan 2027       disk   1.20 GB free
-next        give it network for a minute
+next        give it network for a minute, or: outrider-agent install --from
 """,
     ),
     "never had a link": (
