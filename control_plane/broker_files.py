@@ -33,8 +33,6 @@ AUTOSAVE_S: Final = 60
 DATA: Final = Path("/var/lib/mosquitto")
 USER: Final = "mosquitto"
 
-_MODES: Final = {KEY: 0o640, CERTIFICATE: 0o644, CLIENT_CA: 0o644, REVOKED: 0o644}
-
 
 def write_production(
     fleets: Sequence[Settings],
@@ -54,12 +52,12 @@ def write_production(
         _listener(settings, to / settings.fleet, listen, max_connections) for settings in fleets
     )
     text = configuration(listeners, data=data, autosave_s=AUTOSAVE_S, user=user)
-    to.mkdir(parents=True, exist_ok=True, mode=0o750)
+    _folder(to)
     for settings, listener in zip(fleets, listeners, strict=True):
         folder = to / settings.fleet
         copy_certificates(settings.ca, folder)
-        replace(folder / ACL, access_list(listener.fleet).encode())
-    replace(to / CONFIGURATION, text.encode())
+        _place(folder / ACL, access_list(listener.fleet).encode())
+    _place(to / CONFIGURATION, text.encode())
     return listeners
 
 
@@ -68,11 +66,9 @@ def copy_certificates(ca: Path, to: Path) -> None:
 
     Each file is replaced whole; the key is readable by the folder's group.
     """
-    to.mkdir(parents=True, exist_ok=True, mode=0o750)
-    for name, mode in _MODES.items():
-        data = (ca / name).read_bytes()
-        if not _holds(to / name, data):
-            replace(to / name, data, mode=mode)
+    _folder(to)
+    for name in (KEY, CERTIFICATE, CLIENT_CA, REVOKED):
+        _place(to / name, (ca / name).read_bytes(), 0o640 if name == KEY else 0o644)
 
 
 def _listener(of: Settings, folder: Path, host: str, max_connections: int) -> Listener:
@@ -82,8 +78,19 @@ def _listener(of: Settings, folder: Path, host: str, max_connections: int) -> Li
     return Listener(of.fleet, of.broker_port, certificates, folder / ACL, host, max_connections)
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def _folder(path: Path) -> None:
+    """One that its group may read, whatever the umask; the group is the parent's if it says so."""
+    if not path.exists():
+        path.mkdir(parents=True)
+        path.chmod(path.stat().st_mode & ~0o077 | 0o050)
+
+
+def _place(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Have `data` in a file of this mode, whatever the umask."""
     try:
-        return path.read_bytes() == data
+        if path.read_bytes() == data:
+            return
     except FileNotFoundError:
-        return False
+        pass
+    replace(path, data, mode=mode)
+    path.chmod(mode)

@@ -50,6 +50,7 @@ _NAME = "ticker"
 GATE = "gate"
 """Who did it, in the audit trail."""
 
+_YEAR_MINUTES = 366 * 24 * 60
 _STEPS_PER_TICK = 4
 """A wave without soak may begin, be enough and pass at once."""
 
@@ -108,13 +109,18 @@ class Ticker:
         adopted = self._repository.adopt_retained(retained, now_ms)
         with self._store.write():
             for plan in adopted.plans.values():
+                if not _within_reach(plan.version, now_ms, f"plan of {plan.model}"):
+                    continue
                 # What the store wants is written above it by the next tick.
                 data = codec.encode(plan)
                 self._store.plans.put(PlanRow(plan.model, plan.version, plan.number, data))
-            if adopted.deny is not None:
-                row = DenyRow(adopted.deny.version, codec.encode(adopted.deny))
+            deny = adopted.deny
+            if deny is not None and _within_reach(deny.version, now_ms, "deny list"):
+                row = DenyRow(deny.version, codec.encode(deny))
                 self._store.plans.put_deny_list(row)
             for document in adopted.documents.values():
+                if not _within_reach(document.version, now_ms, f"document of {document.device}"):
+                    continue
                 mine = self._store.devices.get(document.device)
                 if mine is not None and document != document_of(self._fleet, mine):
                     self._store.devices.raise_version(document.device, document.version)
@@ -359,6 +365,18 @@ class Ticker:
         data = codec.encode(DenyList(self._fleet, version, denied))
         self._store.plans.put_deny_list(DenyRow(version, data))
         return data
+
+
+def _within_reach(version: int, now_ms: int, what: str) -> bool:
+    """Whether a version can come from an honest control plane: they follow the minutes.
+
+    Only a thief of the key signs one near the end of all numbers. It is not followed: devices
+    that took it go on with us once the key is replaced, and then there must be numbers left.
+    """
+    if version <= now_ms // 60_000 + _YEAR_MINUTES:
+        return True
+    log.error("%s %d was not made here: replace the key of role rollouts", what, version)
+    return False
 
 
 def _evidence(rollout: Rollout) -> str:

@@ -393,12 +393,18 @@ class Trust:
             under=verification.root_version,
             roles=verification.accepted(),
         )
+        # Reading every entry is most of the work, and most refreshes are a new timestamp.
+        read = self._verified is not None and all(
+            self._kept.roles.get(role) == kept.roles[role] for role in ("models", "rollouts")
+        )
         if kept != self._kept:
             durable.replace(self._file, codec.encode(kept))
             self._kept = kept
         self._grants.keep_only(kept.roles["timestamp"])
         marks = self._marks.marks
-        self._verified, self._content = verified, read_content(verified)
+        self._verified = verified
+        if not read:
+            self._content = read_content(verified)
         self._marks.write(
             dataclasses.replace(
                 marks, root=max(marks.root, self.root_version), roles=_role_marks(verified)

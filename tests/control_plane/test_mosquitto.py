@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from itertools import pairwise
 from pathlib import Path
 
@@ -112,6 +114,20 @@ def test_what_is_written_is_whole_and_written_again_it_is_the_same(fleets, tmp_p
     assert "listener 8884 10.0.0.1" in conf
     write_production(fleets, to, listen="10.0.0.1")
     assert before == {path: path.read_bytes() for path in to.rglob("*") if path.is_file()}
+
+
+def test_the_brokers_group_reads_all_of_it_and_others_no_key_whatever_the_umask(fleets, tmp_path):
+    to = tmp_path / "broker"
+    before = os.umask(0o077)
+    try:
+        write_production(fleets, to)
+    finally:
+        os.umask(before)
+    for path in (to, *to.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode & 0o040, path
+        assert not (path.suffix == ".key" and mode & 0o007)
+        assert not mode & 0o022, path
 
 
 def test_nothing_is_written_for_fleets_that_cannot_share_a_broker(fleets, tmp_path):

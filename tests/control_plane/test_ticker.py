@@ -656,23 +656,45 @@ def test_a_crash_at_any_point_of_a_tick_is_healed_by_the_next(tmp_path, which):
         died.control.store.close()
 
 
-def test_a_store_from_yesterday_goes_on_above_what_the_fleet_has_seen(control, on_v1):
-    ahead = Plan("north", MODEL, 90_000_000, 44, control.plan.rules)
-    document = DeviceDocument("north", "north-a-1", 80_000_000, labels={"site": "elsewhere"})
+def adopted(control, version):
+    """The fleet has seen documents of this version, and this store has not."""
     control.start()
+    document = DeviceDocument("north", "north-a-1", version, labels={"site": "elsewhere"})
     control.repository.adopted = Adopted(
-        {}, {}, plans={MODEL: ahead}, deny=DenyList("north", 70_000_000),
+        {},
+        {},
+        plans={MODEL: Plan("north", MODEL, version, 44, control.plan.rules)},
+        deny=DenyList("north", version),
         documents={document.device: document},
-    )  # fmt: skip
+    )
     control.ticker.adopt({}, control.now_ms)
     control.store.plans.deny(Denied(MODEL, V2))
     control.roll_out("v3", soak="1h")
+
+
+def deny_version(control):
+    data = control.world.retained[TOPICS.deny]
+    return codec.decode_signed(data, DenyList, limit=65_536).version
+
+
+def test_a_store_from_yesterday_goes_on_above_what_the_fleet_has_seen(control, on_v1):
+    seen = control.now_ms // 60_000 + 10_000
+    adopted(control, seen)
     on_v1.run(2)
-    assert (control.plan.version, control.plan.number) == (90_000_001, 45)
-    deny = codec.decode_signed(control.world.retained[TOPICS.deny], DenyList, limit=65_536)
-    assert deny.version == 70_000_001
-    assert on_v1.devices["north-a-1"].document.version == 80_000_001
+    assert (control.plan.version, control.plan.number) == (seen + 1, 45)
+    assert deny_version(control) == seen + 1
+    assert on_v1.devices["north-a-1"].document.version == seen + 1
     assert on_v1.devices["north-a-1"].document.labels["site"] == "a"
+
+
+def test_a_thief_of_the_online_key_cannot_use_up_the_versions(control, on_v1, caplog):
+    adopted(control, 2**53 - 1)
+    on_v1.run(2)
+    soon = control.now_ms // 60_000 + 10_000
+    assert control.plan.version < soon
+    assert deny_version(control) < soon
+    assert control.store.devices.need("a-1").version < soon
+    assert "replace the key" in caplog.text
 
 
 def test_documents_go_out_again_when_another_key_signs_them(control, on_v1):
