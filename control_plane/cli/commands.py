@@ -33,6 +33,11 @@ Cursor = Annotated[
     str | None, typer.Option(help="Go on behind a list that stopped: its next_cursor.")
 ]
 
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(help="Read the passphrase from this file's first line instead of asking."),
+]
+
 _Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")]
 _Verbose = Annotated[
     int, typer.Option("-v", "--verbose", count=True, help="Reasons; -vv: every request.")

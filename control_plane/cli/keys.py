@@ -8,13 +8,9 @@ from typing import Annotated
 
 import typer
 
-from control_plane.cli import passphrases, screen, showing
-from control_plane.cli.commands import AsJson, Home, command, group
-from control_plane.cli.passphrases import PassphraseFile
+from control_plane.cli import screen, showing
+from control_plane.cli.commands import AsJson, Home, PassphraseFile, command, group
 from control_plane.settings import read
-from control_plane.signing import keys
-from control_plane.signing.create import ONLINE
-from control_plane.signing.online_keys import OnlineKeys
 from protocol.errors import InvalidRequest
 
 app = group("Signing keys: made by their holders, on their own machines.")
@@ -31,6 +27,9 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Make an Ed25519 key, and beside it the .pub that a ceremony needs."""
+    from control_plane.cli import passphrases
+    from control_plane.signing import keys
+
     public = keys.public_path(file)
     if public == file:
         raise InvalidRequest("OUT-S120", f"{file} is the name of a public key", do="name it .pem")
@@ -57,6 +56,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Whose key it is, and its id. Of a private key, the .pub beside it is read first."""
+    from control_plane.cli import passphrases
+    from control_plane.signing import keys
+
     public = keys.public_path(file)
     if public.exists():
         key = keys.load_public(public)
@@ -80,6 +82,10 @@ def online(
     as_json: AsJson = False,
 ) -> None:
     """Make new keys of the server, on the server. They wait until a ceremony names them."""
+    from control_plane.signing import keys
+    from control_plane.signing.create import ONLINE
+    from control_plane.signing.online_keys import OnlineKeys
+
     settings = read(os.environ, home)
     own = OnlineKeys(settings.keys)
     chosen = role or list(ONLINE)

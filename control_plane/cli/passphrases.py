@@ -5,9 +5,8 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import typer
 from securesystemslib.signer import CryptoSigner
 
 from control_plane.signing import keys
@@ -15,11 +14,6 @@ from protocol.errors import InvalidRequest
 
 LEAST: Final = 8
 """Characters. Whoever gets the file can try as many as they like, as fast as they can."""
-
-PassphraseFile = Annotated[
-    Path | None,
-    typer.Option(help="Read the passphrase from this file's first line instead of asking."),
-]
 
 
 def signer(path: Path, file: Path | None = None) -> CryptoSigner:

@@ -20,7 +20,7 @@ from control_plane import stick
 from control_plane.fleet.devices import document_of
 from control_plane.stick import Carried
 from control_plane.store.devices import Device
-from control_plane.web.lookup import device_of
+from control_plane.web.lookup import member_of
 from control_plane.web.parts import Here, Parts
 from control_plane.web.permissions import Who, needs
 from control_plane.web.problems import FieldError, InvalidFields
@@ -200,7 +200,7 @@ def _devices(parts: Parts, choice: Choice) -> list[Device]:
     if choice.selector:
         found = list(parts.store.devices.all(chooser(parts, choice.selector)))
     else:
-        named = (device_of(parts, name) for name in choice.devices)
+        named = (member_of(parts, name) for name in choice.devices)
         found = list({device.id: device for device in named}.values())
     if not found:
         raise InvalidRequest("OUT-S110", "no device matches", do="outrider device list")

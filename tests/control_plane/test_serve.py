@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from control_plane.access import access
 from control_plane.client import Client
+from control_plane.fleet.authority import Authority
+from control_plane.fleet.revocation import DAY_MS
 from control_plane.init import init_dev
-from control_plane.settings import Settings
+from control_plane.settings import Settings, write
 from control_plane.wiring import now_ms
 from edge_agent.enrol import enrol
 from protocol.errors import InvalidRequest, OutriderError, Unavailable
@@ -200,6 +203,40 @@ def test_a_store_older_than_the_fleet_goes_on_above_it(control: Running, tmp_pat
     with control.client() as client:
         after = client.get("tuf")["roles"]["timestamp"]
     assert version(after) >= version(before)
+
+
+def test_after_more_than_a_month_without_a_control_plane_devices_get_in_again(control: Running):
+    """Its revocation list has expired by then, and the certificates of the servers are half old."""
+    authority = Authority(control.settings.ca, control.settings.fleet)
+    authority.crl.unlink()
+    then_ms = now_ms() - 400 * DAY_MS
+    authority.issue_servers(then_ms)
+    authority.issue_crl((), then_ms)
+    control.start()
+    control.wait_until_ready()
+    found = authority.revocation_list()
+    assert found is not None
+    assert found.until_ms - now_ms() > 29 * DAY_MS
+    assert not authority.renewal_due(now_ms())
+    with control.client() as client:
+        identity = client.get("/v1/health")["parts"]["identity"]
+    assert identity["ok"]
+    assert identity["detail"].startswith("0 revoked")
+
+
+def test_a_broker_elsewhere_gets_its_files_and_is_told_by_the_operators_command(
+    control: Running, tmp_path: Path
+):
+    copies, note = tmp_path / "copies", tmp_path / "reloaded"
+    command = [sys.executable, "-c", f"open({str(note)!r}, 'w')"]
+    control.settings = replace(
+        control.settings, broker_files=str(copies), broker_reload=tuple(command)
+    )
+    write(control.settings)
+    control.start("serve")
+    until(note.exists)
+    ca = control.settings.ca
+    assert (copies / "devices.crl").read_bytes() == (ca / "devices.crl").read_bytes()
 
 
 def test_a_second_one_on_the_same_port_is_told_so(control: Running):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from control_plane.signing import keys
 from protocol.members import Card
 from tests.control_plane.web.conftest import NOW_MS, Api
 
+Entries = dict[str, Any]
 Edit = Callable[[bytes], bytes]
 
 
@@ -76,7 +78,7 @@ def refused(api: Api, outrider, server: Lying, code: str, *words: str) -> str:
     return str(result.err)
 
 
-def listed(edit: Callable[[dict], None]) -> Edit:
+def listed(edit: Callable[[Entries], None]) -> Edit:
     """The draft with its targets edited."""
 
     def edited(body: bytes) -> bytes:
@@ -89,25 +91,25 @@ def listed(edit: Callable[[dict], None]) -> Edit:
     return edited
 
 
-def evil(targets: dict) -> None:
+def evil(targets: Entries) -> None:
     entry = json.loads(json.dumps(targets["models/digits/v2"]))
     entry["hashes"]["sha256"] = "e" * 64
     targets["models/digits/v0"] = entry
 
 
-def revoke(targets: dict) -> None:
+def revoke(targets: Entries) -> None:
     targets["models/digits/v1"]["custom"].update(state="revoked", on_device="stop")
 
 
-def repoint(targets: dict) -> None:
+def repoint(targets: Entries) -> None:
     targets["models/digits/v1"]["hashes"]["sha256"] = "e" * 64
 
 
-def grant(targets: dict) -> None:
+def grant(targets: Entries) -> None:
     targets["models/digits/v1"]["custom"]["capture"] = ["inputs"]
 
 
-def swap(targets: dict) -> None:
+def swap(targets: Entries) -> None:
     """The version that was asked for, but another bundle: one that is approved already."""
     targets["models/digits/v2"].update(
         hashes=targets["models/digits/v1"]["hashes"], length=targets["models/digits/v1"]["length"]
@@ -155,13 +157,13 @@ def test_packed_bytes_are_not_unpacked(api, outrider, server):
     inner = server.handle_request
 
     def bomb(request: httpx.Request) -> httpx.Response:
-        answer = inner(request)
+        answer: httpx.Response = inner(request)
         if request.url.path.endswith(bundle.variant.member("model").digest):
             assert request.headers["accept-encoding"] == "identity"
             answer.headers["content-encoding"] = "gzip"
         return answer
 
-    server.handle_request = bomb  # type: ignore[method-assign]  # one test's transport
+    server.handle_request = bomb
     result = outrider("model", "approve", "digits/v2")
     assert result.exit == 0, result.err
 
@@ -239,7 +241,7 @@ def test_a_trail_that_is_not_whole_stops_the_signature(api, outrider, server, ed
 
 
 def test_a_head_that_is_not_of_the_trail_is_not_anchored(api, outrider, server):
-    def other(targets: dict) -> None:
+    def other(targets: Entries) -> None:
         targets["models/digits/v2"]["custom"]["audit_head"] = "4:" + "0" * 64
 
     server.edits["/draft"] = listed(other)
@@ -251,7 +253,7 @@ def test_after_a_restored_backup_an_approver_says_once_that_records_are_lost(api
     backup, and another record has its number now."""
     first = "0:"
 
-    def forget(targets: dict) -> None:
+    def forget(targets: Entries) -> None:
         nonlocal first
         first = targets["models/digits/v1"]["custom"]["audit_head"]
 

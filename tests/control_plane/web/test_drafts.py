@@ -35,11 +35,10 @@ def sign(api: Api, draft, name: str):
 
 
 def in_force(api: Api, draft, *names: str):
-    for name in names:
-        answer = sign(api, draft, name)
-        assert answer.status_code == 201, answer.text
+    answers = [sign(api, draft, name) for name in names]
+    assert [each.status_code for each in answers] == [201] * len(names), answers[-1].text
     api.publish()
-    return answer.json()
+    return answers[-1].json()
 
 
 def events(api: Api):
