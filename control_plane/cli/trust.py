@@ -16,7 +16,7 @@ app = group("Who may sign what: ceremonies, signatures, expiry.")
 
 _FOLDER: Final = "Folder of the ceremony."
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help=_FOLDER)]
+Folder = Annotated[Path, typer.Argument(help=_FOLDER)]
 SignNow = Annotated[
     list[Path] | None,
     typer.Option("--key", help="Sign with this key at once; again for further ones."),
@@ -145,7 +145,7 @@ def sign(
 
 @command(app)
 def status(
-    directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help=_FOLDER)] = None,
+    directory: Annotated[Path | None, typer.Argument(help=_FOLDER)] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:

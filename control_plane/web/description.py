@@ -12,12 +12,14 @@ from control_plane.web.auth import PUBLIC
 from control_plane.web.problems import MEDIA_TYPE, ProblemDetails
 
 TAGS: Final = [
-    {"name": "models", "description": "Bundles, versions, drafts and approvals."},
+    {"name": "models", "description": "Bundles and versions."},
+    {"name": "approval", "description": "Drafts that approvers sign, and the deny list."},
     {"name": "devices", "description": "Enrolment, labels, pins, what devices report."},
     {"name": "rollouts", "description": "Bringing a version to devices in waves, and back."},
     {"name": "telemetry", "description": "Drift by cohort, records, events."},
     {"name": "trust", "description": "Signed metadata, for an approver's own TUF client."},
     {"name": "people", "description": "Who may call the API, in which role."},
+    {"name": "audit", "description": "Who changed what, in a chain that shows when it is touched."},
     {"name": "control plane", "description": "Health, operations, the catalogue of problems."},
 ]
 

@@ -1,4 +1,7 @@
-"""What may be proposed, who must sign it, and what holders are told."""
+"""What may be proposed, who must sign it, and what holders are told.
+
+Long because each rule has its own hostile proposal.
+"""
 
 import dataclasses
 import json

@@ -1,4 +1,7 @@
-"""What a technician reads, case by case: the device knows it, or the page does not say it."""
+"""What a technician reads, case by case: the device knows it, or the page does not say it.
+
+Long because every line of the page has its cases.
+"""
 
 from dataclasses import replace
 
