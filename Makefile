@@ -15,7 +15,7 @@ demo: $(READY) ## 3 minutes: 8 devices, one bad model, one cut link; options: AR
 	@$(BROKER) && $(BIN)/outrider demo $(ARGS)
 
 test: lint ## lint, then all tests but whole fleets
-	@$(BROKER) && $(BIN)/pytest -q --ignore=tests/e2e
+	@$(BROKER) && $(BIN)/pytest -q -n auto --ignore=tests/e2e
 
 e2e: $(READY) ## whole fleets: the demo's scenes one by one, kills, hostile messages, the tutorial
 	@$(BROKER) && $(BIN)/pytest -q tests/e2e
