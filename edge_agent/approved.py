@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edge_agent.metadata import Verified
+from tuf.api.metadata import Targets
+
 from protocol.approval import ApprovedBundle
 from protocol.errors import NotUnderstood, OutriderError, PeerError
 from protocol.identifiers import Digest, ModelName
@@ -26,19 +27,38 @@ MAX_REFUSED = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class Listed:
+    """What role models says."""
+
     approvals: dict[Digest, ApprovedBundle] = field(default_factory=dict)
     not_understood: frozenset[Digest] = frozenset()
+    refused: tuple[Refused, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What role rollouts says."""
+
     plans: dict[ModelName, PlanTarget] = field(default_factory=dict)
     deny: PlanTarget | None = None
     refused: tuple[Refused, ...] = ()
 
 
-def read_content(verified: Verified) -> Content:
+@dataclass(frozen=True, slots=True)
+class Content:
+    listed: Listed = Listed()
+    ordered: Ordered = Ordered()
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        return (*self.listed.refused, *self.ordered.refused)[:MAX_REFUSED]
+
+
+def read_models(models: Targets) -> Listed:
     refused: list[Refused] = []
     approvals: dict[Digest, ApprovedBundle] = {}
     unread: set[Digest] = set()
-    for path, target in sorted(verified.models.targets.items()):
+    for path, target in sorted(models.targets.items()):
         sha256 = target.hashes.get("sha256")
         try:
             bundle = read_bundle(path, sha256, target.custom)
@@ -51,9 +71,14 @@ def read_content(verified: Verified) -> Content:
         # Listed twice: what takes away wins.
         if known is None or not known.revoked:
             approvals[bundle.digest] = bundle
+    return Listed(approvals, frozenset(unread - set(approvals)), tuple(refused[:MAX_REFUSED]))
+
+
+def read_rollouts(rollouts: Targets) -> Ordered:
+    refused: list[Refused] = []
     plans: dict[ModelName, PlanTarget] = {}
     deny: PlanTarget | None = None
-    for path, target in sorted(verified.rollouts.targets.items()):
+    for path, target in sorted(rollouts.targets.items()):
         try:
             model = planned_model(path)
             entry = read_plan_target(target.hashes.get("sha256"), target.length, target.custom)
@@ -64,9 +89,7 @@ def read_content(verified: Verified) -> Content:
             deny = entry
         elif model is not None:
             plans[model] = entry
-    return Content(
-        approvals, frozenset(unread - set(approvals)), plans, deny, tuple(refused[:MAX_REFUSED])
-    )
+    return Ordered(plans, deny, tuple(refused[:MAX_REFUSED]))
 
 
 def _refused(path: str, error: Exception) -> Refused:

@@ -31,7 +31,7 @@ from tuf.api.exceptions import (
 from tuf.api.metadata import Root
 
 from edge_agent import documents, durable
-from edge_agent.approved import Content, read_content
+from edge_agent.approved import Content, read_models, read_rollouts
 from edge_agent.clock import Clock
 from edge_agent.grants import Grants
 from edge_agent.marks import Mark, MarksFile, key_set
@@ -228,21 +228,21 @@ class Trust:
     @property
     def approvals(self) -> Approvals:
         """Of the last trusted `models`, expired or not; revoked bundles are in it."""
-        return self._content.approvals
+        return self._content.listed.approvals
 
     @property
     def not_understood(self) -> frozenset[Digest]:
         """Bundles that `models` lists in terms this agent does not know: neither approved nor
         delisted. Nothing new may start from them; what runs goes on."""
-        return self._content.not_understood
+        return self._content.listed.not_understood
 
     @property
     def plans(self) -> Mapping[ModelName, PlanTarget]:
-        return self._content.plans
+        return self._content.ordered.plans
 
     @property
     def deny_target(self) -> PlanTarget | None:
-        return self._content.deny
+        return self._content.ordered.deny
 
     @property
     def refused(self) -> tuple[Refused, ...]:
@@ -394,17 +394,18 @@ class Trust:
             roles=verification.accepted(),
         )
         # Reading every entry is most of the work, and most refreshes are a new timestamp.
-        read = self._verified is not None and all(
-            self._kept.roles.get(role) == kept.roles[role] for role in ("models", "rollouts")
-        )
+        known = self._kept.roles if self._verified is not None else {}
+        listed, ordered = self._content.listed, self._content.ordered
+        if known.get("models") != kept.roles["models"]:
+            listed = read_models(verified.models)
+        if known.get("rollouts") != kept.roles["rollouts"]:
+            ordered = read_rollouts(verified.rollouts)
         if kept != self._kept:
             durable.replace(self._file, codec.encode(kept))
             self._kept = kept
         self._grants.keep_only(kept.roles["timestamp"])
         marks = self._marks.marks
-        self._verified = verified
-        if not read:
-            self._content = read_content(verified)
+        self._verified, self._content = verified, Content(listed, ordered)
         self._marks.write(
             dataclasses.replace(
                 marks, root=max(marks.root, self.root_version), roles=_role_marks(verified)
@@ -463,7 +464,8 @@ class Trust:
         except (RepositoryError, DownloadError) as error:
             log.warning("trusted metadata is damaged, it is fetched again: %s", error)
             return dataclasses.replace(kept, under=0, roles={})
-        self._verified, self._content = verified, read_content(verified)
+        self._verified = verified
+        self._content = Content(read_models(verified.models), read_rollouts(verified.rollouts))
         try:
             self._restore_marks(verified, kept)
         except Unavailable as error:
