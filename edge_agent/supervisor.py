@@ -48,7 +48,7 @@ class _Memory:
 
     models: dict[ModelName, ModelState] = field(default_factory=dict)
     link: LinkStatus = LinkStatus()
-    subscribed: frozenset[Digest] = frozenset()
+    subscribed: frozenset[str] = frozenset()
     standing: tuple[str, ...] = ()
     counters: Counter[str] = field(default_factory=Counter)
     settings_version: int = -1
