@@ -28,7 +28,8 @@ class Intervals:
 
     tick: float = 5.0
     hello_spread: float = 300.0
-    """Over how long devices spread their records after an ingester has started."""
+    """Over how long devices spread their records after an ingester has started, at most; a small
+    fleet takes a second, and another one for every 50 devices."""
     reseed: float = 600.0
     """The retained messages are compared with what should be retained this often."""
 

@@ -27,6 +27,7 @@ from control_plane.offers import Offers
 from control_plane.publisher import Publisher
 from control_plane.receiving import Receiving
 from control_plane.retained import Retained
+from control_plane.roles import LOCAL
 from control_plane.settings import Settings
 from control_plane.signing import expiry
 from control_plane.signing.repository import Repository
@@ -52,6 +53,8 @@ UNSETTLED_S: Final = 0.2
 """Between ticks while the broker does not yet retain all that it should."""
 UPKEEP_S: Final = 60.0
 """Between looks at certificates and revocation lists; a revocation is looked at immediately."""
+DEVICES_PER_S: Final = 50.0
+"""Whose records are taken comfortably after a start."""
 FORGET_MS: Final = 30 * 24 * 3_600_000
 """Events and used tokens are kept for 30 days."""
 SAFE: Final = "safe = have: no backup command yet"
@@ -95,7 +98,7 @@ class ControlPlane:
             on_contact=self.store.devices.contact,
             on_want=self._want,
             now_ms=now_ms,
-            spread_s=of.intervals.hello_spread,
+            spread_s=self._spread_s(),
         )
         self.receiving = Receiving(self.ingest, self.link.publish)
         self.ticker = Ticker(
@@ -131,12 +134,25 @@ class ControlPlane:
         self.audit_check = AuditCheck(self.store.audit, self.repository.approvals)
         self.audit_loop = Loop("audit check", self.audit_check.step, INTERVAL_S)
         self.attempts = Attempts()
-        self.store.people.keep_local(digest_of(read_token(of).encode()), now_ms())
+        self._admit_local()
         self._listening_since_ms: int | None = None
         self._link_problem = "not connected yet"
         self._adopted = False
         self._compared_s = time.monotonic()
         self.app = create_app(self._parts())
+
+    def _admit_local(self) -> None:
+        """Whoever can read the file with the local token is local; without the file nobody is."""
+        if self.settings.operator_token.exists():
+            token = read_token(self.settings)
+            self.store.people.keep_local(digest_of(token.encode()), now_ms())
+        else:
+            self.store.people.revoke(LOCAL, now_ms())
+
+    def _spread_s(self) -> float:
+        """A small fleet has no reason to wait as long as a large one."""
+        alone = 1 + self.store.devices.count() / DEVICES_PER_S
+        return min(self.settings.intervals.hello_spread, alone)
 
     def start(self) -> None:
         """Clear up after whatever ended the last process, then begin to work."""

@@ -40,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
+    # It says of each missing signature of a quorum that it is missing, at every refresh.
+    logging.getLogger("tuf").setLevel(logging.WARNING)
     settings = read(os.environ, Path(home), int(port), None if broker == _NONE else broker)
     try:
         run_agent(settings)

@@ -48,6 +48,8 @@ class _Memory:
 
     models: dict[ModelName, ModelState] = field(default_factory=dict)
     link: LinkStatus = LinkStatus()
+    link_since_s: float | None = None
+    """When the link came or went, in monotonic seconds: trusted time may jump meanwhile."""
     subscribed: frozenset[str] = frozenset()
     standing: tuple[str, ...] = ()
     counters: Counter[str] = field(default_factory=Counter)
@@ -139,7 +141,8 @@ class Supervisor:
             parts.renewal.turn(self._memory.link)
         with self._guarded("status"):
             state = picture.reported_state(parts, self._memory.models, self._memory.counters)
-            self._status = picture.status(parts, state, self._memory.link, now_ms)
+            link = self._memory.link.lasting(self._memory.link_since_s, now_s, now_ms)
+            self._status = picture.status(parts, state, link, now_ms)
 
     def _patience(self) -> float:
         now_s = self._parts.clock.monotonic()
@@ -196,11 +199,10 @@ class Supervisor:
 
     def _link_changed(self, change: LinkChanged) -> None:
         parts, before = self._parts, self._memory.link
-        now_s, now_ms = parts.clock.monotonic(), parts.clock.now_ms()
-        since = now_ms if change.connected != before.connected else before.since_ms
-        self._memory.link = replace(
-            before, connected=change.connected, since_ms=since, why=change.why
-        )
+        now_s = parts.clock.monotonic()
+        if change.connected != before.connected:
+            self._memory.link_since_s = now_s
+        self._memory.link = replace(before, connected=change.connected, why=change.why)
         if change.connected:
             log.info("connected to %s", parts.address)
             self._memory.counters["connected"] += 1

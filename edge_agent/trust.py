@@ -411,11 +411,15 @@ class Trust:
                 marks, root=max(marks.root, self.root_version), roles=_role_marks(verified)
             )
         )
+        self._note_time(verified)
+        self._offers.settle(self.root_version, kept.roles)
+
+    def _note_time(self, verified: Verified) -> None:
+        """What a signed timestamp says has passed, as far as approvers signed for it."""
         moment = issued(verified.timestamp)
         if moment is not None:
             at_ms = min(_ms(moment), _ms(verified.models.expires))
             self._clock.raise_floor(at_ms, _timekeepers(verified.root))
-        self._offers.settle(self.root_version, kept.roles)
 
     def _keep_roots(self, verification: Verification, roots: Mapping[int, bytes]) -> None:
         """A root counts at once, whatever became of the rest: it may have revoked keys."""
@@ -468,7 +472,8 @@ class Trust:
         self._content = Content(read_models(verified.models), read_rollouts(verified.rollouts))
         try:
             self._restore_marks(verified, kept)
-        except Unavailable as error:
+            self._note_time(verified)
+        except (Unavailable, OSError) as error:
             # The set at hand says the same; the next refresh writes them.
             log.warning("%s", error)
         return kept

@@ -34,7 +34,7 @@ def list_records(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Changes, newest first."""
+    """Changes, newest first; -v also says why."""
     with connect(home) as client:
         page = client.get("audit", who=who, about=about, limit=showing.MOST_ROWS, cursor=cursor)
     if as_json:
@@ -48,11 +48,14 @@ def list_records(
             each["who"],
             each["what"],
             each["about"],
-            each["why"],
         ]
         for each in page["items"]
     ]
-    showing.table([">NUMBER", "WHEN", "WHO", "WHAT", "ABOUT", "WHY"], rows)
+    showing.table([">NUMBER", "WHEN", "WHO", "WHAT", "ABOUT"], rows)
+    if screen.wanted().verbose:
+        for each in page["items"]:
+            if each["why"]:
+                showing.line(str(each["number"]), f"why: {each['why']}")
     given = "".join(f" --{k} {v}" for k, v in (("who", who), ("about", about)) if v)
     if page["next_cursor"]:
         screen.hint(f"go on: outrider audit list{given} --cursor {page['next_cursor']}")

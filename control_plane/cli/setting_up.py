@@ -131,3 +131,5 @@ def _log(verbose: int) -> None:
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     form = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     logging.basicConfig(level=level, stream=sys.stderr, format=form, force=True)
+    # It says of each missing signature of a quorum that it is missing, again and again.
+    logging.getLogger("tuf").setLevel(max(level, logging.WARNING))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from protocol.identifiers import Count, Digest
@@ -15,6 +16,14 @@ class LinkStatus:
     since_ms: Count = 0
     """When it was connected or lost; 0 if it never was."""
     why: str = ""
+
+    def lasting(self, since_s: float | None, now_s: float, now_ms: int) -> LinkStatus:
+        """With its moment in trusted time as of now. Its age was measured in monotonic seconds:
+        on a device without a clock, trusted time jumps by weeks once it is connected."""
+        if since_s is None:
+            return self
+        ago_ms = int((now_s - since_s) * 1000)
+        return dataclasses.replace(self, since_ms=max(0, now_ms - ago_ms))
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,17 @@ def test_a_store_older_than_the_fleet_goes_on_above_it(control: Running, tmp_pat
     assert version(after) >= version(before)
 
 
+def test_without_the_file_of_the_local_token_nobody_is_local(control: Running):
+    token = control.settings.operator_token.read_text()
+    control.settings.operator_token.unlink()
+    control.start()
+    until(lambda: "ready" in control.log.read_text())
+    control.settings.operator_token.write_text(token)
+    with control.client() as client, pytest.raises(OutriderError) as refused:
+        client.get("devices")
+    assert refused.value.code == "OUT-A102"
+
+
 def test_after_more_than_a_month_without_a_control_plane_devices_get_in_again(control: Running):
     """Its revocation list has expired by then, and the certificates of the servers are half old."""
     authority = Authority(control.settings.ca, control.settings.fleet)

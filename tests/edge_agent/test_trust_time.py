@@ -32,6 +32,15 @@ def test_a_clock_at_1970_trusts_fresh_metadata_and_learns_the_time_from_it(tmp_p
     assert device.clock.now_ms() == START_MS
 
 
+def test_a_floor_whose_file_is_lost_comes_back_from_what_is_trusted(tmp_path, fleet):
+    device = Device(tmp_path / "device", fleet.root, Machine(wall_ms=0, synchronised=False))
+    fleet.publish()
+    device.read(fleet.broker)
+    (device.directory / "clock.json").unlink()
+    device.restart()
+    assert device.clock.now_ms() == START_MS
+
+
 def test_an_unsynchronised_clock_at_2040_expires_nothing(tmp_path, fleet):
     machine = Machine(wall_ms=START_MS + 5000 * DAY_MS, synchronised=False)
     device = Device(tmp_path / "device", fleet.root, machine)

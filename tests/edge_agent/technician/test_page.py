@@ -413,3 +413,10 @@ def test_words_of_any_length_stay_on_the_screen():
     state = model(waiting="OUT-D201", waiting_detail=long, target=V3)
     shown = page(status(replace(state, refused=(Refused("plan", "OUT-T106", long),)), link=LOST))
     assert max(map(len, shown.lines)) <= 80
+
+
+def test_the_age_of_a_link_is_not_what_trusted_time_has_jumped_by():
+    link = LinkStatus(True, "mq:8883")
+    assert link.lasting(100.0, 108.0, NOW_MS).since_ms == NOW_MS - 8000
+    assert link.lasting(100.0, 108.0, 5000).since_ms == 0
+    assert link.lasting(None, 108.0, NOW_MS) == link
