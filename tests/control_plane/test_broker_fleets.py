@@ -69,6 +69,11 @@ class Client:
         return any(up for up, _ in self.states)
 
 
+def until_said(sender: Client, topic: str, data: bytes, listener: Client) -> None:
+    """Say it until it is heard: the listener's subscription may still be on its way."""
+    until(lambda: sender.link.publish(topic, data) and listener.heard.get(topic) == data)
+
+
 def all_in(*clients: Client) -> bool:
     return all(each.got_in() for each in clients)
 
@@ -119,8 +124,7 @@ def test_a_device_neither_reads_nor_writes_what_is_of_the_other_fleet(broker):
             assert own.got_in()
             own.link.publish(NORTH.tuf("timestamp"), b"mine", retain=True)
             until(lambda: device.heard.get(NORTH.tuf("timestamp")) == b"mine")
-        witness.link.publish(SOUTH.up("south-a", "records"), b"last")
-        until(lambda: control.heard.get(SOUTH.up("south-a", "records")) == b"last")
+        until_said(witness, SOUTH.up("south-a", "records"), b"last", control)
         assert set(device.heard) == {NORTH.tuf("timestamp")}
         assert b"north" not in control.heard.values()
         assert b"north" not in witness.heard.values()
@@ -145,7 +149,7 @@ def test_a_name_of_the_other_fleet_under_its_own_authority_gives_no_rights(broke
         thief.link.subscribe([SOUTH.plan("m"), f"{SOUTH.prefix}#", "#"])
         thief.link.publish(SOUTH.plan("m"), b"forged", retain=True)
         # What any name of this fleet may write comes last: the rest has been decided by then.
-        until(lambda: thief.link.publish(own, b"done") and own in witness.heard)
+        until_said(thief, own, b"done", witness)
         assert not [topic for topic in thief.heard if topic.startswith(SOUTH.prefix)]
     with client(broker, "south", south) as control:
         assert control.got_in()
@@ -217,8 +221,7 @@ def test_garbage_on_the_next_root_from_a_device_is_not_retained(broker):
         control.link.subscribe([NORTH.up("north-a", "records")])
         for number in range(1, 4):
             device.link.publish(NORTH.root(number), b"garbage", retain=True)
-        device.link.publish(NORTH.up("north-a", "records"), b"done")
-        until(lambda: NORTH.up("north-a", "records") in control.heard)
+        until_said(device, NORTH.up("north-a", "records"), b"done", control)
         control.link.subscribe([NORTH.root(number) for number in range(1, 4)])
         control.link.publish(NORTH.tuf("models"), b"x", retain=True)
         control.link.subscribe([NORTH.tuf("models")])
