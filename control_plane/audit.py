@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from protocol.approval import ApprovedBundle
 from protocol.codec import decode, encode
 from protocol.errors import PeerError
 from protocol.identifiers import Count
@@ -110,6 +111,15 @@ def split_head(head: str) -> tuple[int, str]:
     if found is None:
         raise ValueError(f"not the head of an audit trail: {head!r:.100}")
     return int(found[1]), found[2]
+
+
+def anchors_of(approved: Iterable[ApprovedBundle]) -> tuple[Anchor, ...]:
+    """The heads that approvers have signed, each with the entry it was signed in."""
+    return tuple(
+        Anchor(each.terms.audit_head, f"{each.model}/{each.version}")
+        for each in approved
+        if each.terms.audit_head
+    )
 
 
 def verify(lines: Iterable[Line], anchors: Sequence[Anchor] = (), *, most: int = 20) -> Findings:

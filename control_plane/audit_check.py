@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from control_plane.audit import Anchor, Findings, Line, verify
-from protocol.approval import Approvals, ApprovedBundle
+from control_plane.audit import Findings, Line, anchors_of, verify
+from protocol.approval import Approvals
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +37,3 @@ class AuditCheck:
         self.found = verify(self._trail.lines(), anchors)
         for problem in self.found.problems:
             log.error("audit trail: %s", problem)
-
-
-def anchors_of(approved: Iterable[ApprovedBundle]) -> tuple[Anchor, ...]:
-    """The heads that approvers have signed, with what they signed."""
-    return tuple(
-        Anchor(each.terms.audit_head, f"models/{each.model}/{each.version}")
-        for each in approved
-        if each.terms.audit_head
-    )

@@ -18,7 +18,7 @@ from securesystemslib.signer import CryptoSigner
 from control_plane.audit import Line, imported
 from control_plane.cli import asking, passphrases, screen, showing
 from control_plane.cli.bar import Bar
-from control_plane.cli.own_trust import own_client
+from control_plane.cli.own_trust import own_client, published
 from control_plane.cli.reviewing import Looked, architectures, changes, printable
 from control_plane.client import Client, segment
 from control_plane.settings import Settings
@@ -91,10 +91,8 @@ def _sign(client: Client, settings: Settings, draft: Any, asked: Asked, how: How
     if how.key is not None:
         keys.encrypted(how.key)  # A file that is not there is told before anybody reads on.
     approver = own_client(settings.home)
-    metadata = client.get("tuf")
     review = approver.review(
-        {int(number): text.encode() for number, text in metadata["roots"].items()},
-        {role: text.encode() for role, text in metadata["roles"].items()},
+        *published(client),
         draft["metadata"].encode(),
         datetime.fromtimestamp(showing.now_ms() / 1000, UTC),
     )

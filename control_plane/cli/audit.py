@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from control_plane import audit as trail
-from control_plane.audit_check import anchors_of
 from control_plane.cli import screen, showing
 from control_plane.cli.commands import AsJson, Cursor, Home, command, connect, group
 from control_plane.cli.own_trust import own_approvals
@@ -74,7 +73,7 @@ def verify(
     Exit 6: it was edited, shortened, or records are missing or in another order.
     """
     with connect(home) as client:
-        anchors = anchors_of(own_approvals(client, home, _now()))
+        anchors = trail.anchors_of(own_approvals(client, home, _now()))
         found = trail.verify(_from_file(file) if file else _from_server(client), anchors)
     if as_json:
         showing.document(to_wire(found))

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from control_plane.access import ROOT
 from control_plane.client import Client
 from control_plane.settings import find_home
 from protocol.approval import ApprovedBundle
@@ -18,8 +19,6 @@ from protocol.errors import InvalidRequest
 if TYPE_CHECKING:
     from control_plane.signing.approve import Approver
 
-ROOT: Final = "root.json"
-"""One's own copy, from the ceremony, beside one's access to a control plane elsewhere."""
 MEMORY: Final = "approver"
 
 
@@ -40,9 +39,13 @@ def own_client(home: Path | None) -> Approver:
 
 def own_approvals(client: Client, home: Path | None, now: datetime) -> tuple[ApprovedBundle, ...]:
     """What approvers have signed and is in force. Raises `TrustError`, `Unavailable`."""
+    return own_client(home).approved(*published(client), now)
+
+
+def published(client: Client) -> tuple[dict[int, bytes], dict[str, bytes]]:
+    """Roots by number and roles by name, as the control plane gives them: nothing is verified."""
     metadata = client.get("tuf")
-    return own_client(home).approved(
+    return (
         {int(number): text.encode() for number, text in metadata["roots"].items()},
         {role: text.encode() for role, text in metadata["roles"].items()},
-        now,
     )

@@ -14,6 +14,7 @@ from securesystemslib.signer import Key
 from control_plane import settings as configuration
 from control_plane.cli import ceremonies, screen, showing
 from control_plane.cli.commands import connect
+from control_plane.cli.own_trust import published
 from control_plane.roles import LOCAL
 from control_plane.settings import Settings, find_home
 from control_plane.signing import (
@@ -253,14 +254,10 @@ def _in_force(home: Path | None) -> tuple[str, InForce]:
             raise InvalidRequest("OUT-T116", f"there is none in {here.tuf}")
         return here.fleet, found
     with connect(home) as client:
-        body = client.get("tuf")
-        roles = body["roles"]
+        roots, roles = published(client)
         if not {"targets", "models"} <= set(roles):
             raise Unavailable("OUT-T109", "nothing was published yet")
-        roots = {int(number): text.encode() for number, text in body["roots"].items()}
-        return client.access.fleet, InForce(
-            roots, roles["targets"].encode(), roles["models"].encode()
-        )
+        return client.access.fleet, InForce(roots, roles["targets"], roles["models"])
 
 
 def _online_expiries(home: Path | None) -> dict[str, datetime]:
@@ -271,11 +268,9 @@ def _online_expiries(home: Path | None) -> dict[str, datetime]:
         files = {role: path.read_bytes() for role, path in paths.items() if path.exists()}
     else:
         with connect(home) as client:
-            roles = client.get("tuf")["roles"]
+            _, roles = published(client)
         files = {
-            role: roles[role].encode()
-            for role in ("rollouts", "snapshot", "timestamp")
-            if role in roles
+            role: roles[role] for role in ("rollouts", "snapshot", "timestamp") if role in roles
         }
     return {role: ceremony.expires(data) for role, data in files.items()}
 

@@ -193,7 +193,7 @@ class Stage:
             for failure in device.application.tally.failures
         ]
 
-    def settle_counts(self, limit_s: float = 25.0) -> tuple[int, int, int]:
+    def settle_counts(self, limit_s: float = 60.0) -> tuple[int, int, int]:
         """Stop the traffic, wait for the last windows, go on: `(answered, counted, stored)`.
 
         Answered is what the applications got, counted what the agents' outboxes took from their

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from control_plane.audit import Anchor, split_head
+from control_plane.audit import Anchor, anchors_of, split_head
 from protocol.approval import Approved, ApprovedBundle
 from protocol.bundle import Needs
 from protocol.members import Contract, Policy, TensorSpec
@@ -113,12 +113,7 @@ def _is_asked(asked: Asked, difference: Difference) -> bool:
 
 
 def anchors(entries: Iterable[Listed]) -> tuple[Anchor, ...]:
-    """Heads that approvers have signed, each with the entry it was signed in."""
-    return tuple(
-        Anchor(each.bundle.terms.audit_head, f"{each.bundle.model}/{each.bundle.version}")
-        for each in entries
-        if each.bundle.terms.audit_head
-    )
+    return anchors_of(each.bundle for each in entries)
 
 
 def head_of(differences: Iterable[Difference]) -> str:

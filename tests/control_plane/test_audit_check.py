@@ -1,6 +1,7 @@
 import pytest
 
-from control_plane.audit_check import AuditCheck, anchors_of
+from control_plane.audit import anchors_of
+from control_plane.audit_check import AuditCheck
 from control_plane.store import Store
 from protocol.approval import Approved, ApprovedBundle
 from protocol.identifiers import digest_of
@@ -20,7 +21,7 @@ def approvals(head):
 
 def test_only_entries_that_name_a_head_are_anchors():
     assert anchors_of(approvals("").values()) == ()
-    assert anchors_of(approvals("1:ab").values())[0].where == "models/digits/v1"
+    assert anchors_of(approvals("1:ab").values())[0].where == "digits/v1"
 
 
 def test_a_whole_trail_is_found_whole(store):

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 SITES = {"a": ("a-1", "a-2"), "b": ("b-1",)}
 ON_A_CABLE = "a-2"
 WAVES = ("1", "100%")
-SETTLED_S = 40.0
+SETTLED_S = 60.0
 
 
 @dataclass
