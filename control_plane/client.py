@@ -136,8 +136,15 @@ class Client:
             if cursor is None:
                 return
 
-    def upload(self, path: str, file: Path, progress: Progress | None = None) -> Any:
-        """POST a file as the body, block by block; returns the operation it started."""
+    def upload(
+        self,
+        path: str,
+        file: Path,
+        progress: Progress | None = None,
+        *,
+        kind: str = "application/x-tar",
+    ) -> Any:
+        """POST a file as the body, block by block; returns what it is answered with."""
         size = file.stat().st_size
 
         def blocks() -> Iterator[bytes]:
@@ -150,7 +157,7 @@ class Client:
                         progress(done, size)
 
         headers = {
-            "Content-Type": "application/x-tar",
+            "Content-Type": kind,
             "Content-Length": str(size),
             "Idempotency-Key": new_key(),
         }

@@ -138,16 +138,16 @@ class Ingest:
         return Answer()
 
     def _upload(self, device: DeviceId, upload: Upload) -> Answer:
-        checked = [_checked(record) for record in upload.x]
+        found = [checked(record) for record in upload.x]
         for epoch, *_ in upload.held:
             _epoch(epoch)
         now_ms = self._now_ms()
         with self._records.transaction():
-            stored = [(record, text) for record, text, _ in checked]
+            stored = [(record, text) for record, text, _ in found]
             self._records.ingest(device, stored)
             if not upload.x:
                 self._records.note_held(device, upload.held, now_ms)
-            states = [body for _, _, body in checked if isinstance(body, ReportedState)]
+            states = [body for _, _, body in found if isinstance(body, ReportedState)]
             if states:
                 self._on_state(device, max(states, key=lambda state: state.order))
             self._on_contact(device, now_ms)
@@ -168,7 +168,7 @@ class Ingest:
         return tuple(Publication(topic, data) for data in _split(coverage, self._wait_s()))
 
 
-def _checked(record: Record) -> tuple[Record, str, Body]:
+def checked(record: Record) -> tuple[Record, str, Body]:
     """A record, its body as JSON text and typed. Raises `PeerError` where they do not agree."""
     _epoch(record.e)
     body = read_body(record)

@@ -24,11 +24,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edge_agent import backoff, denials, reconcile
-from edge_agent.collaborators import Fetcher, Outbox, Runners
+from edge_agent.collaborators import Fetcher, Meter, Outbox, Runners, Unmeasured
 from edge_agent.desired import Desired, Nothing, Run
 from edge_agent.disk import Disk
 from edge_agent.journal import Journal, Note
-from edge_agent.memory import Memory
+from edge_agent.memory import MakingWay, Memory
 from edge_agent.observe import Observer
 from edge_agent.observed import Observed
 from edge_agent.runner.views import Death, Load, RunnerFailed, RunnerView
@@ -36,21 +36,25 @@ from edge_agent.steps import (
     Activate,
     Collect,
     Commit,
+    Degrade,
     Drain,
     DropPrevious,
     Fetch,
     Kill,
     Mark,
+    Park,
     Probe,
     Reject,
     Remember,
     Report,
     Rescue,
+    Resume,
     Rollback,
     Stage,
     Step,
     Stop,
     Sync,
+    Unload,
     Wait,
 )
 from edge_agent.watch import health
@@ -58,7 +62,7 @@ from protocol.approval import Approvals
 from protocol.errors import OutriderError, Unavailable
 from protocol.identifiers import Digest, ModelName, short
 from protocol.problems import problem
-from protocol.reported import Outcome, Result
+from protocol.reported import Answering, Outcome, Result
 
 START_BASE_S: Final = 1.0
 START_CAP_S: Final = 300.0
@@ -84,8 +88,14 @@ class Actor:
         agent: str,
         dev: bool,
         random: Callable[[], float],
+        meter: Meter | None = None,
+        kept_free: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`agent`: version of this agent; `dev`: whether dev policies apply; `random` in [0, 1)."""
+        """`agent`: version of this agent; `dev`: whether dev policies apply; `random` in [0, 1).
+
+        Without a `meter` no previous runner is kept warm and none is unloaded first. `kept_free`:
+        bytes of disk that are free and that a bundle may not have.
+        """
         self._disk = disk
         self._runners = runners
         self._fetcher = fetcher
@@ -93,7 +103,17 @@ class Actor:
         self._random = random
         self._memory = Memory()
         self._look = Observer(
-            disk, runners, fetcher, outbox, self._memory, agent, dev, {}, frozenset()
+            disk,
+            runners,
+            fetcher,
+            outbox,
+            self._memory,
+            agent,
+            dev,
+            {},
+            frozenset(),
+            meter or Unmeasured(),
+            kept_free,
         )
 
     # --- what the supervisor calls ---
@@ -101,6 +121,13 @@ class Actor:
     def journal(self, model: ModelName) -> Journal:
         """As it is on disk; an empty one if there is none, or none that can be read."""
         return self._look.journal(model)
+
+    @property
+    def pressing(self) -> bool:
+        """Whether a trial or a swap goes on, which may need the next step at any moment."""
+        memory = self._memory
+        trials = any(isinstance(memory.desired.get(model), Run) for model in memory.trials)
+        return trials or memory.making_way is not None
 
     def guarded(self, bundle: Digest) -> bool:
         """Whether the thrash guard holds for a bundle: not under a dev policy on a dev agent."""
@@ -152,15 +179,26 @@ class Actor:
                 self._activate(step.digest, observed, now_ms)
             case Drain():
                 self._runners.drain(step.runner)
+            case Park():
+                self._runners.park(step.runner)
+            case Unload():
+                self._unload(step.digest, observed, desired, now_ms)
             case Kill():
                 self._runners.kill(step.runner)
             case Rollback():
                 self._rollback(step, observed, desired, now_ms)
+            case Degrade():
+                self._degrade(step, observed, desired, now_ms)
+            case Resume():
+                note = replace(journal.note(step.digest).settled, fails=0)
+                self._write(journal.with_note(step.digest, note))
             case Rescue():
                 self._rescue(step.digest, observed, now_ms)
             case Reject():
                 reason = (step.reason, step.detail)
-                self._reject(step.digest, reason, observed, desired, now_ms)
+                self._reject(
+                    step.digest, reason, observed, desired, now_ms, answering=step.answering
+                )
             case Mark():
                 self._mark(step.digest, observed)
             case Commit():
@@ -202,11 +240,19 @@ class Actor:
 
     def _activate(self, bundle: Digest, observed: Observed, now_ms: int) -> None:
         model = observed.model
-        standby = next((s.runner for s in observed.standby if s.digest == bundle and s.fit), None)
+        self._memory.making_way = None
+        wanted = (bundle, observed.journal.note(bundle).answering)
+        fit = (s for s in observed.standby if s.fit)
+        standby = next((s for s in fit if (s.digest, s.answering) == wanted), None)
         if standby is not None:
-            self._runners.promote(standby)
-            self._memory.promoted.add(standby)
-            return
+            try:
+                self._runners.promote(standby.runner)
+                self._memory.promoted.add(standby.runner)
+                return
+            except RunnerFailed:
+                if not standby.parked:
+                    raise
+                # It may be gone for lack of memory; then the long way, at once.
         load = self._sound(bundle)
         loads = (load, *self._companions(model, bases=True))
         for entering in loads:
@@ -222,6 +268,16 @@ class Actor:
         self._memory.failed_starts.pop(model, None)
         self._memory.start_after_ms.pop(model, None)
 
+    def _unload(self, bundle: Digest, observed: Observed, desired: Desired, now_ms: int) -> None:
+        """Nothing is let go before what comes next is known to be sound, and its load counted."""
+        self._sound(bundle)
+        if isinstance(desired, Run) and bundle == desired.digest != reconcile.base(observed):
+            self._begin(bundle, observed, desired, now_ms)
+        self._memory.making_way = MakingWay(observed.model, bundle)
+        for view in self._runners.views():
+            if view.role in ("serving", "parked"):
+                self._runners.drain(view.id)
+
     def _rollback(self, step: Rollback, observed: Observed, desired: Desired, now_ms: int) -> None:
         journal, bundle = observed.journal, step.digest
         note = journal.note(bundle)
@@ -230,11 +286,21 @@ class Actor:
             note = replace(note.settled, fails=note.fails)
         else:
             note = self._given_up(note, bundle, (step.reason, step.detail), desired, now_ms)
-            note = replace(note, activated=True)
+            note = replace(note, activated=True, toward=step.toward)
         journal = replace(
             journal, current=journal.previous, previous=None, since_ms=now_ms, unexercised=False
         )
         journal = self._ended(journal, bundle, "rolled_back", (step.reason, step.detail), now_ms)
+        self._write(journal.with_note(bundle, note, self._protected(desired)))
+
+    def _degrade(self, step: Degrade, observed: Observed, desired: Desired, now_ms: int) -> None:
+        journal, bundle, reason = observed.journal, step.digest, (step.reason, step.detail)
+        note = self._given_up(journal.note(bundle), bundle, reason, desired, now_ms)
+        note = replace(note, activated=True, answering=step.answering, toward=step.toward)
+        if step.answering == "refuses":
+            # Answering again is not for this device to decide.
+            note = replace(note, definite=True, until_ms=None)
+        journal = self._ended(journal, bundle, "degraded", reason, now_ms)
         self._write(journal.with_note(bundle, note, self._protected(desired)))
 
     def _rescue(self, bundle: Digest, observed: Observed, now_ms: int) -> None:
@@ -263,11 +329,13 @@ class Actor:
         observed: Observed,
         desired: Desired,
         now_ms: int,
+        *,
+        answering: Answering = "model",
     ) -> None:
         journal = self.journal(observed.model)
         note = self._given_up(journal.note(bundle), bundle, reason, desired, now_ms)
         served = bundle in self._look.served(observed.model)
-        note = replace(note, activated=note.activated or served)
+        note = replace(note, activated=note.activated or served, answering=answering)
         rollout = note.rollout
         journal = journal.with_note(bundle, note, self._protected(desired))
         self._write(self._ended(journal, bundle, "rejected", reason, now_ms, rollout))
@@ -281,7 +349,9 @@ class Actor:
         journal, model = observed.journal, observed.model
         note = journal.note(bundle)
         trial = observed.trial
-        if bundle == journal.current:
+        if bundle == journal.current and note.impaired:
+            note = replace(note, loads=0, crashes=0)
+        elif bundle == journal.current:
             note = replace(note.settled, fails=0)
         elif trial is not None:
             note = replace(
@@ -312,6 +382,8 @@ class Actor:
         note = journal.note(bundle)
         before = journal.current
         usable = before is not None and reconcile.against(before, observed) is None
+        if before is not None and journal.note(before).answering == "refuses":
+            usable = False
         journal = replace(
             journal,
             current=bundle,
@@ -322,10 +394,13 @@ class Actor:
         journal = self._ended(
             journal, bundle, "committed", None, now_ms, note.rollout, unexercised=step.unexercised
         )
+        # Wherever a signed policy sent this device, it has got somewhere.
+        notes = tuple((name, replace(other, toward=None)) for name, other in journal.notes)
+        journal = replace(journal, notes=notes)
         self._write(journal.with_note(bundle, note.settled, self._protected(desired)))
 
-    def _probe(self, bundle: Digest, observed: Observed, desired: Desired, now_ms: int) -> None:
-        load = self._sound(bundle)
+    def _begin(self, bundle: Digest, observed: Observed, desired: Desired, now_ms: int) -> None:
+        """Journal that a candidate is about to enter a process."""
         approved = self._look.approvals.get(bundle)
         if approved is None or approved.revoked or not isinstance(desired, Run):
             raise Unavailable("OUT-T104", f"{short(bundle)} may not be started")
@@ -338,6 +413,8 @@ class Actor:
             detail="",
             definite=False,
             until_ms=None,
+            answering="model",
+            toward=None,
             attempt=max(note.attempt, candidate.attempt),
             allow=max(note.allow, desired.allow),
             rollout=candidate.rollout,
@@ -347,8 +424,17 @@ class Actor:
         if journal.tried != bundle:
             journal = journal.with_trial(bundle, now_ms if desired.counts else None)
         self._write(journal)
+
+    def _probe(self, bundle: Digest, observed: Observed, desired: Desired, now_ms: int) -> None:
+        load = self._sound(bundle)
+        # Whatever happens now, the base is not kept waiting for longer than that.
+        alone, self._memory.making_way = self._memory.making_way, None
+        if alone is None:
+            self._begin(bundle, observed, desired, now_ms)
         try:
-            view = self._runners.start((load, *self._companions(observed.model, bases=False)))
+            companions = self._companions(observed.model, bases=alone is not None)
+            # By its model, whatever answered in its place before.
+            view = self._runners.start((replace(load, answering="model"), *companions))
         except RunnerFailed as error:
             self._blamed(error, bundle, observed, desired, now_ms)
             return
@@ -357,6 +443,9 @@ class Actor:
         except RunnerFailed as error:
             self._blamed(error, bundle, observed, desired, now_ms)
             self._runners.kill(view.id)
+            return
+        if alone is not None:
+            self._memory.making_way = MakingWay(observed.model, bundle)
 
     def _blamed(
         self,
@@ -452,22 +541,28 @@ class Actor:
         note = journal.note(load.digest)
         self._write(journal.with_note(load.digest, replace(note, loads=note.loads + 1)))
 
-    def _charge(self, model: ModelName, bundle: Digest | None, detail: str) -> None:
-        """Journal a runner's death to a bundle that is in use here; others have no counters."""
+    def _charge(
+        self, model: ModelName, bundle: Digest | None, detail: str, *, served: bool = False
+    ) -> None:
+        """Journal a runner's death to a bundle that is in use here; others have no counters.
+
+        `served`: whether that runner answered requests, which no journal may know yet.
+        """
         journal = self._disk.journal(model)
         if journal is None or bundle is None:
             return
         note = journal.note(bundle)
         if bundle not in journal.slots and not note.trying:
             return
-        served = note.activated or bundle in self._look.served(model)
+        served = served or note.activated or bundle in self._look.served(model)
         note = replace(note, crashes=note.crashes + 1, activated=served)
         self._write(journal.with_note(bundle, note))
         self._memory.crash_detail[model] = detail
 
     def _died(self, death: Death, now_ms: int) -> None:
-        if death.role == "standby":
-            # Its load is counted, and whoever started it has seen it fail.
+        if death.role in ("standby", "parked"):
+            # Its load is counted, and whoever started it has seen it fail; or it served nobody,
+            # and the system took it first when memory ran out.
             return
         model, bundle = death.model, death.digest
         if model is None:
@@ -477,7 +572,9 @@ class Actor:
                     model, bundle = load.model, load.digest
         if model is None:
             return
-        self._charge(model, bundle, death.detail)
+        self._charge(model, bundle, death.detail, served=True)
+        if bundle is not None:
+            self._memory.deaths.setdefault(model, []).append(bundle)
         journal = self.journal(model)
         if bundle in journal.slots and journal.note(bundle).crashes > 1:
             self._hold_start(model, now_ms)
@@ -496,7 +593,11 @@ class Actor:
         definite = code in denials.DEFINITE
         run = desired if isinstance(desired, Run) and desired.digest == bundle else None
         until = None
-        if not definite and code != denials.REVOKED:
+        returns, returned_ms = note.returns, note.returned_ms
+        if code == denials.DEGRADED:
+            returns, until = denials.left(note, now_ms, self._random())
+            returned_ms = now_ms
+        elif not definite and code != denials.REVOKED:
             until = now_ms + backoff.pause_ms(note.fails, self._random())
         return Note(
             activated=note.activated,
@@ -511,6 +612,8 @@ class Actor:
             rollout=run.candidate.rollout if run is not None else note.rollout,
             since_ms=note.since_ms,
             revoked=note.revoked,
+            returns=returns,
+            returned_ms=returned_ms,
         )
 
     def _ended(
@@ -525,9 +628,14 @@ class Actor:
         unexercised: bool = False,
     ) -> Journal:
         code, detail = reason or (None, "")
+        try:
+            reported = self._outbox.reported_number(journal.model)
+        except Unavailable:
+            # A record buffer that cannot be used keeps nothing from being decided.
+            reported = 0
         return journal.with_outcome(
             Outcome(
-                journal.next_number(self._outbox.reported_number(journal.model)),
+                journal.next_number(reported),
                 journal.model,
                 bundle,
                 result,

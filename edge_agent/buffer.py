@@ -7,6 +7,8 @@ stored safely, lowest number first.
 
 Counts come in by takes: a runner repeats one until it hears that it was committed, and the row
 that says so is in the same transaction as the counts.
+
+Long because what writes shares one file, one epoch and one set of open windows.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from typing import Any, Final
 from edge_agent import baseline, outgoing, quota
 from edge_agent.outbox_file import OutboxFile
 from edge_agent.outgoing import Held, RowKey
+from edge_agent.quota import Room
 from edge_agent.windows import ModelCounts, OpenWindow, TakenCounts, bodies_of
-from protocol.codec import encode, to_wire
+from protocol.codec import MAX_UP_UNPACKED, decode, encode, to_wire
 from protocol.errors import Unavailable
 from protocol.identifiers import Digest, ModelName, digest_hex
 from protocol.reported import BufferState, Outcome, ReportedState
@@ -43,6 +46,8 @@ from protocol.telemetry import (
 _EPOCH_BITS: Final = 53
 _RUNNERS_REMEMBERED: Final = 64
 _DETAIL_BYTES: Final = 4096
+LOST: Final = "OUT-D503"
+"""Problem code of records that were lost with a damaged file."""
 
 
 class Outbox:
@@ -61,6 +66,7 @@ class Outbox:
         window_s: float = 3600.0,
         min_window_n: int = 50,
         checkpoint_s: float = 300.0,
+        synchronous: str = "FULL",
     ) -> None:
         self._rng = rng or random.SystemRandom()
         self._window_s = window_s
@@ -70,13 +76,13 @@ class Outbox:
         self._epoch: int | None = None
         self._next: dict[str, int] = {}
         self._open: dict[str, OpenWindow] = {}
-        self._reported_loss = ""
         self._rows: int | None = None
         self._state = BufferState(limit_bytes=limit_bytes)
         self._answers = 0
         self.version = 0
         """Grows with every change of what is or may become sendable."""
-        self._file = OutboxFile(path, limit_bytes, self._start)
+        self._file = OutboxFile(path, limit_bytes, self._start, synchronous=synchronous)
+        self._room = Room(self._file)
 
     # --- counts ---------------------------------------------------------------------------------
 
@@ -96,10 +102,10 @@ class Outbox:
         A take that is committed already changes nothing. Raises `ValueError` for counts that do
         not merge with those before them: the runner's mistake.
         """
+        self._make_room()
         with self._file.transaction() as db:
             changed: dict[str, OpenWindow] = {}
             if take.seq > _taken(db, take.runner):
-                self._make_room(db)
                 for counts in take.windows:
                     self._add(db, changed, counts, now_s, now_ms)
                 db.execute(
@@ -112,14 +118,16 @@ class Outbox:
                     " (SELECT runner FROM taken ORDER BY at DESC, rowid DESC LIMIT :most)",
                     {"runner": take.runner, "most": _RUNNERS_REMEMBERED},
                 )
-                _count(db, "answers", sum(each.inference.answers for each in take.windows))
+                quota.note(db, "answers", sum(each.inference.answers for each in take.windows))
         self._checkpointed_s = now_s
         for window in changed.values():
             self._remember(window)
         self._changed()
 
     def close_due(self, now_s: float) -> None:
-        """Close the windows that are old enough and hold enough answers."""
+        """Close the windows that are old enough and hold enough answers; and keep to the quota, a
+        piece at a time."""
+        self._make_room()
         self._close(
             [w for w in self._open.values() if w.due(now_s, self._window_s, self._min_window_n)]
         )
@@ -149,8 +157,8 @@ class Outbox:
 
     def put_state(self, state: ReportedState, now_ms: int) -> int:
         """Record the complete state. Its `order` is assigned here, and returned."""
+        self._make_room()
         with self._file.transaction() as db:
-            self._make_room(db)
             row = db.execute("SELECT value FROM state_order").fetchone()
             order = max(0 if row is None else row[0] + 1, now_ms)
             db.execute(
@@ -159,25 +167,25 @@ class Outbox:
                 {"order": order},
             )
             number = self._insert_final(db, STATE_STREAM, replace(state, order=order), now_ms)
+            last = self._say_losses(db, now_ms)
         self._took(STATE_STREAM, number)
-        if self._file.lost != self._reported_loss:
-            self.put_event("OUT-D502", {"lost": self._file.lost}, now_ms)
-            self._reported_loss = self._file.lost
+        if last is not None:
+            self._took(EVENT_STREAM, last)
         return order
 
     def put_event(self, code: str, detail: Mapping[str, Any], now_ms: int) -> None:
         """Record that something happened; `detail` is cut when it is too long to travel."""
+        self._make_room()
         with self._file.transaction() as db:
-            self._make_room(db)
             number = self._insert_final(db, EVENT_STREAM, _event(code, detail, now_ms), now_ms)
         self._took(EVENT_STREAM, number)
 
     def put_outcome(self, outcome: Outcome, now_ms: int) -> None:
         """Record the end of a trial once: a number up to the reported one changes nothing."""
+        self._make_room()
         with self._file.transaction() as db:
             if outcome.number <= _reported(db, outcome.model):
                 return
-            self._make_room(db)
             event = EventWindow({outcome.result: 1}, {outcome.result: to_wire(outcome)})
             number = self._insert_final(db, EVENT_STREAM, event, now_ms)
             db.execute(
@@ -188,7 +196,13 @@ class Outbox:
         self._took(EVENT_STREAM, number)
 
     def reported_number(self, model: ModelName) -> int:
-        """Number of the last outcome that became a record; 0 if none did."""
+        """Number of the last outcome that became a record; 0 if none did.
+
+        Raises `Unavailable` also while outcomes cannot be recorded: whoever waits for that would
+        wait with everything else.
+        """
+        if self._file.problem is not None:
+            raise Unavailable(*self._file.problem)
         with self._file.reading() as db:
             return _reported(db, model)
 
@@ -199,7 +213,12 @@ class Outbox:
     ) -> list[Record]:
         """What may be sent now, as `outgoing.sendable`: the newest state, then the oldest rows."""
         with self._file.reading() as db:
-            return outgoing.sendable(db, self._live(), skip, records=records, body_bytes=body_bytes)
+            found = outgoing.sendable(
+                db, self._live(), skip, records=records, body_bytes=body_bytes
+            )
+        if found.unreadable:
+            self._drop(found.unreadable)
+        return found.records
 
     def held(self, most: int) -> list[Held]:
         """`(epoch, stream, lowest, highest)` of what is still here, at most `most` of them."""
@@ -224,7 +243,7 @@ class Outbox:
             if found is None or record.kind not in ("inference", "drift"):
                 return False
             thinned = quota.thin(db, *where, found[0])
-            _count(db, "thinned", int(thinned))
+            quota.note(db, "thinned", int(thinned))
         self._changed()
         return thinned
 
@@ -237,18 +256,26 @@ class Outbox:
                 self._rows = int(db.execute("SELECT count(*) FROM buf").fetchone()[0])
             self._state = BufferState(
                 records=self._rows,
-                bytes=self._file.used_bytes(db),
+                bytes=self._file.disk_bytes(),
                 limit_bytes=self._file.limit_bytes,
                 thinned=_total(db, "thinned"),
+                merged=_total(db, "merged"),
             )
         return self._state
 
     @property
     def problem(self) -> tuple[str, str] | None:
         """Code and text of what keeps the outbox from working, or of what it lost; else None."""
-        return self._file.problem or (("OUT-D502", self._file.lost) if self._file.lost else None)
+        return self._file.problem or ((LOST, self._file.lost) if self._file.lost else None)
+
+    @property
+    def growth_bytes(self) -> int:
+        """How much larger its file may still become. Never raises."""
+        state = self.state()
+        return max(state.limit_bytes - state.bytes, 0)
 
     def resize(self, limit_bytes: int) -> None:
+        """Another quota. A smaller one is reached by and by: resolution is given up for it."""
         self._file.resize(limit_bytes)
 
     def close(self) -> None:
@@ -326,16 +353,44 @@ class Outbox:
             del self._open[window.stream]
         self._changed()
 
-    def _insert_final(self, db: sqlite3.Connection, stream: str, body: Body, now_ms: int) -> int:
-        number = self._next.get(stream, 0)
+    def _insert_final(
+        self,
+        db: sqlite3.Connection,
+        stream: str,
+        body: Body,
+        now_ms: int,
+        *,
+        number: int | None = None,
+    ) -> int:
+        """The window's number: `number`, or else the next one."""
+        if number is None:
+            number = self._next.get(stream, 0)
         row = (self._drawn(), stream, number, number, FINAL, now_ms, now_ms, 1, encode(body))
         db.execute("INSERT INTO buf VALUES(?,?,?,?,?,?,?,?,?)", row)
         return number
 
-    def _make_room(self, db: sqlite3.Connection) -> None:
-        thinned = quota.make_room(db, self._file.used_bytes, self._file.limit_bytes, self._live())
-        if thinned:
-            _count(db, "thinned", thinned)
+    def _make_room(self) -> None:
+        if self._room.make(self._live()):
+            self._changed()
+
+    def _drop(self, rows: Sequence[RowKey]) -> None:
+        """Rows that cannot be read would keep all others from being sent."""
+        with self._file.transaction() as db:
+            for epoch, stream, lo, _, _ in rows:
+                where = (epoch, stream, lo)
+                db.execute("DELETE FROM buf WHERE epoch=? AND stream=? AND lo=?", where)
+            self._file.lose(db, outgoing.told(rows))
+        self._changed()
+
+    def _say_losses(self, db: sqlite3.Connection, now_ms: int) -> int | None:
+        """Events for what was lost and nobody has been told; the number of the last."""
+        number: int | None = None
+        for (detail,) in db.execute("SELECT detail FROM unsaid ORDER BY what").fetchall():
+            body = _event(LOST, decode(detail, dict[str, Any], limit=MAX_UP_UNPACKED), now_ms)
+            after = None if number is None else number + 1
+            number = self._insert_final(db, EVENT_STREAM, body, now_ms, number=after)
+        db.execute("DELETE FROM unsaid")
+        return number
 
     def _remember(self, window: OpenWindow) -> None:
         self._open[window.stream] = window
@@ -370,11 +425,3 @@ def _reported(db: sqlite3.Connection, model: ModelName) -> int:
 def _total(db: sqlite3.Connection, name: str) -> int:
     row = db.execute("SELECT value FROM total WHERE name=?", (name,)).fetchone()
     return 0 if row is None else int(row[0])
-
-
-def _count(db: sqlite3.Connection, name: str, more: int) -> None:
-    db.execute(
-        "INSERT INTO total(name, value) VALUES(?,?)"
-        " ON CONFLICT(name) DO UPDATE SET value=value+excluded.value",
-        (name, more),
-    )

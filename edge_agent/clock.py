@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -129,6 +130,12 @@ class Clock:
         """Trusted time, Unix ms. May go back when the wall clock loses its synchronisation."""
         proven_ms = self._proven_ms()
         return proven_ms if self.basis == "floor" else max(self._sources.wall_ms(), proven_ms)
+
+    def local_now(self) -> datetime:
+        """Local time for hours and days of transfers, and for nothing that trust rests on: here
+        the wall clock counts even if nobody vouches for it."""
+        at_ms = max(self._sources.wall_ms(), self._proven_ms())
+        return datetime.fromtimestamp(at_ms / 1000).astimezone()
 
     def monotonic(self) -> float:
         """Seconds since an arbitrary moment, for durations."""

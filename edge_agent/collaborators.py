@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from edge_agent.room import Memory
 from edge_agent.runner.views import Death, Load, RunnerView
 from protocol.identifiers import Digest, ModelName
 from protocol.reported import Outcome, Progress
@@ -27,12 +28,34 @@ class Runners(Protocol):
 
     def promote(self, runner: str) -> None: ...
 
+    def park(self, runner: str) -> None: ...
+
     def drain(self, runner: str) -> None: ...
 
     def kill(self, runner: str) -> None: ...
 
     def peek(self, runner: str) -> Mapping[ModelName, InferenceWindow]:
         """Counts since load."""
+
+
+class Meter(Protocol):
+    """Memory of this device."""
+
+    def memory(self, runners: Iterable[int]) -> Memory | None:
+        """What can be had, with `runners` (process ids) as they are; None: it is unknown."""
+
+    def held(self, pid: int) -> int:
+        """Bytes that the end of a process gives back."""
+
+
+class Unmeasured:
+    """A device that cannot say."""
+
+    def memory(self, _: Iterable[int], /) -> Memory | None:
+        return None
+
+    def held(self, _: int, /) -> int:
+        return 0
 
 
 class FetchState(Protocol):

@@ -31,14 +31,14 @@ class Collector:
         self._outbox = outbox
 
     def collect(self, now_s: float, now_ms: int, *, whole: bool = False) -> None:
-        """Take from draining runners always, from the others when a checkpoint is due or `whole`.
+        """Take from runners that leave always, from the others when a checkpoint is due or `whole`.
 
         Raises `Unavailable` (OUT-D50x); nothing is lost by that, runners keep their counts.
         """
         views = [view for view in self._runners.views() if view.role != "standby"]
         due = whole or self._outbox.checkpoint_due(now_s)
         for view in views:
-            if due or view.role == "draining":
+            if due or view.role in ("draining", "parked"):
                 self._take(view, now_s, now_ms)
         self._outbox.close_due(now_s)
         self._outbox.close_unserved({load.manifest for view in views for load in view.loads})

@@ -13,17 +13,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from edge_agent import journald
+from edge_agent.recent import Recent
 from edge_agent.settings import Settings, read
 from protocol.errors import Failed, InvalidRequest, OutriderError, Unavailable
 from protocol.telling import told
 
 _LEVELS: Final = (logging.INFO, logging.DEBUG)
 _NONE: Final = "-"
+_FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 def become(settings: Settings, verbose: int) -> NoReturn:
     """Replace this process, which keeps its number, its streams and its place."""
-    arguments = (settings.paths.home, settings.port, settings.broker or _NONE, verbose)
+    listen = "[{}]:{}".format(*settings.listen) if settings.listen else _NONE
+    arguments = (
+        settings.paths.home,
+        settings.port,
+        settings.broker or _NONE,
+        listen,
+        settings.token or _NONE,
+        verbose,
+    )
     # -P: what lies in the current folder is not ours to import.
     command = [sys.executable, "-P", "-m", __name__, *map(str, arguments)]
     sys.stdout.flush()
@@ -34,22 +45,36 @@ def become(settings: Settings, verbose: int) -> NoReturn:
 def main(arguments: Sequence[str]) -> int:
     from edge_agent.wiring import run_agent
 
-    home, port, broker, verbose = arguments
-    logging.basicConfig(
-        level=_LEVELS[min(int(verbose), 1)],
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
+    home, port, broker, listen, token, verbose = arguments
+    recent = _log(_LEVELS[min(int(verbose), 1)])
     # It says of each missing signature of a quorum that it is missing, at every refresh.
     logging.getLogger("tuf").setLevel(logging.WARNING)
-    settings = read(os.environ, Path(home), int(port), None if broker == _NONE else broker)
+    settings = read(
+        os.environ,
+        Path(home),
+        int(port),
+        None if broker == _NONE else broker,
+        None if listen == _NONE else listen,
+        None if token == _NONE else Path(token),
+    )
     try:
-        run_agent(settings)
+        run_agent(settings, recent)
     except OutriderError as error:
         return _failed(error)
     except OSError as error:
         return _failed(of_the_machine(error))
     return 0
+
+
+def _log(level: int) -> Recent:
+    """To stderr as whoever reads it there likes it, and to memory for `outrider-agent logs`."""
+    journal = journald.is_stderr(os.environ)
+    stream = logging.StreamHandler(sys.stderr)
+    formatter = journald.Prefixed() if journal else logging.Formatter(_FORMAT)
+    stream.setFormatter(formatter)
+    recent = Recent(journal=journal)
+    logging.basicConfig(level=level, handlers=[stream, recent])
+    return recent
 
 
 def of_the_machine(error: OSError) -> OutriderError:

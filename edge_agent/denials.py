@@ -2,7 +2,8 @@
 
 A definite denial yields to a greater rollout attempt, to a greater number in the document's
 `allow`, and, for reasons of loading and probing, to another agent version. A pin never lifts one.
-An unclear reason only keeps a bundle away for a while.
+An unclear reason only keeps a bundle away for a while. So does having stopped working well after it
+was committed, for twice as long each time: that damps flapping.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from edge_agent import backoff
 from edge_agent.journal import Journal, Note, Revocation
 from protocol.approval import Approvals
 from protocol.identifiers import Digest
 
 DISK_FULL: Final = "OUT-D201"
+MEMORY_SHORT: Final = "OUT-D202"
 PROBE: Final = "OUT-D301"
 CONTRACT: Final = "OUT-D302"
 HEALTH: Final = "OUT-D310"
@@ -24,12 +27,19 @@ TIMEOUT: Final = "OUT-D313"
 SUPERSEDED: Final = "OUT-D314"
 REVOKED: Final = "OUT-D315"
 CORRUPT: Final = "OUT-D316"
+DEGRADED: Final = "OUT-D318"
 RESCUED: Final = "OUT-D320"
 GUARDED: Final = "OUT-D340"
+FLAPPING: Final = "OUT-D341"
 NO_MODEL: Final = "OUT-D350"
+RULES_ANSWER: Final = "OUT-D351"
+REFUSES: Final = "OUT-D352"
 
 DEFINITE: Final = frozenset({PROBE, CONTRACT, HEALTH, CRASHES})
 """Reasons that speak about the bundle itself; all others may pass."""
+
+CALM_MS: Final = 7 * 24 * 60 * 60 * 1000
+"""A bundle that worked well for so long begins again with the shortest hold."""
 
 GUARD_GAP_MS: Final = 15 * 60 * 1000
 GUARD_DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -44,6 +54,32 @@ def lifted(note: Note, *, attempt: int, allow: int, agent: str) -> bool:
         note.reason == CRASHES and not note.activated
     )
     return before_serving and note.agent != agent
+
+
+def left(note: Note, now_ms: int, random: float) -> tuple[int, int]:
+    """How often a bundle has now been left by itself, and until when (trusted ms) it is on hold.
+
+    10 minutes, then twice as long each time up to 24 hours, ± jitter; after a calm week it begins
+    again. A clock that was set back does not prolong anything.
+    """
+    recent = note.returns and now_ms - note.returned_ms < CALM_MS
+    returns = note.returns + 1 if recent else 1
+    return returns, now_ms + backoff.pause_ms(returns - 1, random)
+
+
+def away(
+    journal: Journal, attempts: Mapping[Digest, int], allow: Mapping[Digest, int], now_ms: int
+) -> tuple[Digest, Digest] | None:
+    """A bundle that was left for its signed fallback, and that fallback, while the hold lasts; and
+    beyond it while the fallback is on trial, which is not given up half-way."""
+    for bundle, note in reversed(journal.notes):
+        if note.toward is None or note.reason is None:
+            continue
+        if attempts.get(bundle, 0) > note.attempt or allow.get(bundle, 0) > note.allow:
+            continue
+        if (note.until_ms or 0) > now_ms or note.definite or journal.note(note.toward).trying:
+            return bundle, note.toward
+    return None
 
 
 def standing(

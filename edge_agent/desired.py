@@ -95,18 +95,23 @@ def decide(
     `guarded`: whether the thrash guard holds for a bundle (not under its dev policy).
     """
 
-    def reading(denied: frozenset[Digest]) -> Resolution:
-        told = replace(local, denied=denied)
+    def reading(denied: frozenset[Digest], instead: Digest | None = None) -> Resolution:
+        told = replace(local, denied=denied, instead=instead)
         return resolve(
             trusted.plan, trusted.document, trusted.approvals, trusted.denied, told, model
         )
 
     # Twice, because what lifts a denial is the attempt of the very candidate that it denies.
     attempts: dict[Digest, int] = {}
-    for candidate in reading(frozenset()).candidates:
+    asked = reading(frozenset())
+    for candidate in asked.candidates:
         attempts[candidate.digest] = max(attempts.get(candidate.digest, 0), candidate.attempt)
     allow = allowances(trusted.document, model)
-    resolution = reading(denials.standing(journal, attempts, allow, agent))
+    denied = denials.standing(journal, attempts, allow, agent)
+    resolution = reading(denied)
+    away = denials.away(journal, attempts, allow, local.now_ms)
+    if away is not None and (asked.choice is None or asked.choice.digest == away[0]):
+        resolution = reading(denied | {away[0]}, away[1])
     if stopped:
         return Decision(Nothing(), resolution)
     choice = resolution.choice

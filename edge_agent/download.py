@@ -15,6 +15,7 @@ from protocol.errors import PeerError
 from protocol.identifiers import ModelName
 from protocol.payload import (
     DIGESTS_PER_LIST,
+    FRAME_SIZE,
     HintEntry,
     check_lists,
     frame_digest,
@@ -77,6 +78,15 @@ class Download:
     @property
     def tried_enough(self) -> bool:
         return self.refused >= PATIENCE
+
+    @property
+    def missing_bytes(self) -> int:
+        """Of frames that are not here; before the lists are checked, all of them."""
+        if not self._digests:
+            return self.entry.size
+        last = len(self._digests) - 1
+        short = 0 if self._have[last] else FRAME_SIZE - frame_length(self.entry.size, last)
+        return self._left * FRAME_SIZE - short
 
     def missing(self) -> tuple[Range, ...]:
         """Frames that are not here, as ranges; at most as many as a `want` carries."""

@@ -5,6 +5,8 @@ Level-triggered: after every event the topics that should be subscribed are work
 compared with those that are; a message that never comes, comes twice or is wrong only delays.
 Hashing and decoding happen on a worker thread, all decisions on the caller's. Retries always
 wait first, longer each time, and jittered; only the signed digest ever accepts a file.
+
+Long because every event has its method, and they share one job.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from functools import partial as bind
 from pathlib import Path
 from typing import Final, Protocol
 
+from edge_agent.budget import Permits, Unlimited
 from edge_agent.contents import (
     INDEX,
     MANIFEST,
@@ -32,12 +35,14 @@ from edge_agent.job import Job
 from edge_agent.partial import PREFIX, Partial
 from edge_agent.patience import Patience
 from edge_agent.siblings import link_equals, still_missing
+from edge_agent.transfer import Held
 from edge_agent.worker import Worker
 from protocol import codec
 from protocol.approval import Approvals
 from protocol.bundle import Facts, Member, VariantReference
 from protocol.errors import OutriderError, PeerError, TrustError, Unavailable
 from protocol.identifiers import DeviceId, Digest, ModelName, short
+from protocol.payload import HintEntry
 from protocol.reported import Progress
 from protocol.telemetry import Want
 from protocol.topics import Topics
@@ -81,7 +86,9 @@ class Fetcher:
         frame_timeout_s: float = 30.0,
         want_interval_s: float = 600.0,
         on_wake: Callable[[], None] = lambda: None,
+        permits: Permits | None = None,
     ) -> None:
+        """`permits` says whether so many more bytes may travel now; without it, all may."""
         self._link = link
         self._topics = topics
         self._device = device
@@ -90,6 +97,11 @@ class Fetcher:
         self._approvals = approvals
         self._rng = rng
         self._mine = tuple(topics.prefix + kind for kind in ("manifests/", "payloads/", "frames/"))
+        self._permits = permits or Unlimited()
+        self._held_back: Held | None = None
+        """Why the payload of the first missing file waits, as of the last look."""
+        self._frame_timeout_s = frame_timeout_s
+        self._offline_since: float | None = None
         self._worker = Worker(on_wake)
         self._patience = Patience(
             rng, frame_timeout_s=frame_timeout_s, want_interval_s=want_interval_s
@@ -126,7 +138,7 @@ class Fetcher:
 
     def forget(self) -> None:
         """Nothing is wanted. What lies on disk stays, for next time."""
-        self._job = None
+        self._job = self._held_back = None
         self._worker.forget()
         self._patience.start()
         self._sync(all_of_them=True)
@@ -150,12 +162,18 @@ class Fetcher:
     def tick(self, now: float) -> None:
         """Look after what only time brings. `now` in monotonic seconds."""
         self._patience.now = now
+        if self._link.connected:
+            self._offline_since = None
+        elif self._offline_since is None:
+            self._offline_since = now
         with _Reporting(self):
             self._finish_work()
             if (job := self._job) is not None and not job.done and not self._patience.paused:
                 if not job.started:
                     self._start(job)
-                if self._patience.silent(self._link.connected and not self._worker.busy):
+                self._ask_permission(job)
+                idle = self._worker.busy or self._held_back is not None
+                if self._patience.silent(self._link.connected and not idle):
                     self._silence(job)
         self._sync(all_of_them=True)
 
@@ -164,7 +182,7 @@ class Fetcher:
         if job is None:
             return FetchStatus()
         progress = job.download.progress if job.download is not None else None
-        return FetchStatus(job.model, job.digest, progress, self._patience.problem, job.done)
+        return FetchStatus(job.model, job.digest, progress, self._problem(job), job.done)
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -246,12 +264,19 @@ class Fetcher:
             self._next_entry(job)
 
     def _next_entry(self, job: Job) -> None:
-        """The next payload in the hint's order, after the last one the first again."""
-        entry, again = job.next_entry()
+        """The next payload in the hint's order that may travel now, after the last one the first
+        again. While none may, nothing is begun: a budget for a delta is not spent on a part of a
+        full payload."""
+        if not job.usable:
+            job.download, job.entries, job.hint = None, None, b""
+            raise Unavailable("OUT-F101", f"no payload for {job.missing[0].path} can be used")
+        waits = {entry.payload: self._permit(job, entry) for entry in job.usable}
+        entry, again = job.next_entry(lambda entry: waits[entry.payload] is None)
         job.download = None
         if entry is None:
-            job.entries, job.hint = None, b""
-            raise Unavailable("OUT-F101", f"no payload for {job.missing[0].path} can be used")
+            smallest = min(job.usable, key=lambda entry: entry.size)
+            self._held_back = waits[smallest.payload]
+            return
         if again:
             self._patience.pause()
         on_disk = Partial(job.directory, entry)
@@ -303,6 +328,32 @@ class Fetcher:
         job.missing = link_equals(job.directory, member, others)
         self._next_member(job)
 
+    def _problem(self, job: Job) -> tuple[str, str] | None:
+        if (held := self._held_back) is not None:
+            return held.code, held.detail
+        since = self._patience.now if self._offline_since is None else self._offline_since
+        # Not at once: links come and go, and nobody should decide by that.
+        if not job.done and self._patience.now - since >= self._frame_timeout_s:
+            return "OUT-N102", "what is here is kept"
+        return self._patience.problem
+
+    # --- what may travel ----------------------------------------------------------------------
+
+    def _ask_permission(self, job: Job) -> None:
+        """Look again: budgets and hours come and go while nothing else happens."""
+        before, self._held_back = self._held_back, None
+        if job.download is not None:
+            self._held_back = self._permits.held(job.download.missing_bytes)
+            if before is not None and self._held_back is None:
+                self._ask_again()
+                self._patience.moved()
+        elif job.entries is not None and not self._worker.busy:
+            self._next_entry(job)
+
+    def _permit(self, job: Job, entry: HintEntry) -> Held | None:
+        here = Partial(job.directory, entry).size
+        return self._permits.held(max(entry.size - here, 0))
+
     # --- what goes wrong ----------------------------------------------------------------------
 
     def _silence(self, job: Job) -> None:
@@ -315,7 +366,7 @@ class Fetcher:
         self._patience.count("OUT-F101", f"frames of {job.missing[0].path} do not come")
         download.slower()
         self._want(download)
-        if job.next_entry()[0] not in (None, download.entry):
+        if len(job.usable) > 1:
             self._next_entry(job)
 
     def _want(self, download: Download) -> None:
@@ -353,7 +404,7 @@ class Fetcher:
     def _sync(self, *, all_of_them: bool = False) -> None:
         """Make what is subscribed what should be. Unsubscribing can wait for company."""
         job = self._job
-        busy = self._worker.busy or self._patience.paused
+        busy = self._worker.busy or self._patience.paused or self._held_back is not None
         wanted = () if job is None or busy else job.wanted(self._topics, self._patience.now)
         kept = {*wanted, job.hint_topic(self._topics) if job is not None else None}
         excess = [topic for topic in self._awaited if topic not in kept]

@@ -32,6 +32,8 @@ class Errand:
     done: Future[Any]
 
     def run(self) -> None:
+        if not self.done.set_running_or_notify_cancel():
+            return  # whoever asked did not wait
         try:
             self.done.set_result(self.work())
         except Exception as error:  # noqa: BLE001 - it is raised where it was asked for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,10 +53,17 @@ class Job:
         """Subscribed as long as a file is missing: a new hint is of use at any time."""
         return topics.hint(self.model, self.missing[0].digest) if self.missing else None
 
-    def next_entry(self) -> tuple[HintEntry | None, bool]:
+    @property
+    def usable(self) -> tuple[HintEntry, ...]:
+        """Payloads that were neither wrong nor cleared, in the hint's order."""
+        return tuple(e for e in self.entries or () if e.payload not in self.bad | self.gone)
+
+    def next_entry(
+        self, fits: Callable[[HintEntry], bool] = lambda _: True
+    ) -> tuple[HintEntry | None, bool]:
         """The payload to try after the present one, and whether all others were tried before."""
         entries = self.entries or ()
-        places = [n for n, e in enumerate(entries) if e.payload not in self.bad | self.gone]
+        places = [n for n, e in enumerate(entries) if e in self.usable and fits(e)]
         if not places:
             return None, False
         before = self.download.entry if self.download is not None else None

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from protocol import codec
 from protocol.errors import PeerError
 from protocol.identifiers import Count, Digest, ModelName, digest, model_name
-from protocol.reported import MAX_NOTES, Outcome
+from protocol.reported import MAX_NOTES, Answering, Outcome
 
 SLOT_BYTES: Final = 32 * 1024
 MAX_OUTCOMES: Final = 6
@@ -65,16 +65,36 @@ class Note:
     """When its trial began."""
     revoked: Revocation | None = None
     """A revocation that was once seen: a lost metadata cache must not undo it."""
+    answering: Answering = "model"
+    """What answers where this bundle serves, since the model itself works no longer."""
+    toward: Digest | None = None
+    """Fallback that its signed policy sends this device to while the reason stands."""
+    returns: Count = 0
+    """Times it was left by itself, not long after each other, although it had been committed."""
+    returned_ms: Count = 0
+    """When it was left last, in trusted time."""
+
+    def __post_init__(self) -> None:
+        if self.toward is not None:
+            digest(self.toward)
+
+    @property
+    def impaired(self) -> bool:
+        """Whether what is committed is held not to work, although it stays what was proven."""
+        return self.answering != "model" or self.toward is not None
 
     @property
     def settled(self) -> Note:
-        """What stays of it once the bundle runs well: whose word it was, and a revocation."""
+        """What stays of it once the bundle runs well: whose word it was, a revocation, and how
+        often it has stopped working well."""
         return Note(
             attempt=self.attempt,
             allow=self.allow,
             rollout=self.rollout,
             since_ms=self.since_ms,
             revoked=self.revoked,
+            returns=self.returns,
+            returned_ms=self.returned_ms,
         )
 
     @property

@@ -74,10 +74,28 @@ class Link:
         self._thread: threading.Thread | None = None
         self._refused = ""
         self._renewed = threading.Event()
+        self._next_s = 0.0
 
     @property
     def connected(self) -> bool:
         return self._client is not None
+
+    @property
+    def local_address(self) -> str:
+        """Of this end of the connection; empty without one."""
+        client = self._client
+        connection = client.socket() if client is not None else None
+        if not isinstance(connection, socket.socket):
+            return ""
+        try:
+            return str(connection.getsockname()[0])
+        except OSError:
+            return ""  # it has just been closed
+
+    @property
+    def next_try_s(self) -> float:
+        """Seconds until the next try to connect; 0 while one is under way, or needless."""
+        return max(0.0, self._next_s - time.monotonic()) if self._client is None else 0.0
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
@@ -131,7 +149,9 @@ class Link:
             # A broker that accepts and drops at once is met with growing pauses, too.
             lasted = time.monotonic() - began
             attempt = 0 if lasted > self._retry.most_s else attempt + 1
-            self._stopping.wait(self._rng.uniform(0, self._retry.ceiling(attempt - 1)))
+            pause_s = self._rng.uniform(0, self._retry.ceiling(attempt - 1))
+            self._next_s = time.monotonic() + pause_s
+            self._stopping.wait(pause_s)
 
     def _connection(self) -> str:
         """Serve one connection until it ends; the reason, for people."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edge_agent.aftercare import Watched
 from edge_agent.desired import Desired
 from edge_agent.lease import Lease
 from edge_agent.runner.views import Load
@@ -24,6 +25,7 @@ class Running:
     """Answers of this runner that the journal already has, or that nobody can vouch for."""
     answers: int = 0
     verdict: Verdict = Verdict()
+    triggers: dict[str, str] = field(default_factory=dict)
 
     def saw(self, now_s: float, *, healthy: bool) -> None:
         if healthy:
@@ -33,6 +35,16 @@ class Running:
     def marked(self) -> None:
         self.seconds = 0.0
         self.counted_answers = self.answers
+
+
+@dataclass(slots=True)
+class MakingWay:
+    """Everything that served was let go, for one bundle that is loaded next."""
+
+    model: ModelName
+    digest: Digest
+    since_s: float | None = None
+    """Monotonic time of the first look after that."""
 
 
 @dataclass(slots=True)
@@ -48,6 +60,10 @@ class Memory:
     failed_starts: dict[ModelName, int] = field(default_factory=dict)
     start_after_ms: dict[ModelName, int] = field(default_factory=dict)
     crash_detail: dict[ModelName, str] = field(default_factory=dict)
+    deaths: dict[ModelName, list[Digest]] = field(default_factory=dict)
+    """Bundles that runners have died of, since the last look at their model."""
+    watched: dict[ModelName, Watched] = field(default_factory=dict)
     short_of_room: set[Digest] = field(default_factory=set)
     unfit_for_rescue: set[Digest] = field(default_factory=set)
+    making_way: MakingWay | None = None
     lease: Lease = Lease()

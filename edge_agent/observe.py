@@ -1,15 +1,19 @@
 """Looks at journal, directory and runners, and hands reconciliation what it found.
 
 Reads only: everything that changes the device is a step and lives in `act.py`.
+
+Long because all that a decision rests on is looked at in one place.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from edge_agent import denials, reconcile
-from edge_agent.collaborators import Fetcher, Outbox, Runners
+from edge_agent import aftercare, denials, reconcile, room
+from edge_agent.aftercare import Watched
+from edge_agent.collaborators import Fetcher, Meter, Outbox, Runners, Unmeasured
 from edge_agent.desired import Desired, Hold, Run
 from edge_agent.disk import Disk, Installed
 from edge_agent.journal import Journal
@@ -18,13 +22,15 @@ from edge_agent.observed import Observed, Return, Serving, Standby, Trial
 from edge_agent.runner.views import Load, RunnerView
 from edge_agent.watch import health
 from protocol.approval import Approvals
-from protocol.errors import OutriderError
+from protocol.errors import OutriderError, Unavailable
 from protocol.identifiers import Digest, ModelName
-from protocol.reported import Outcome
+from protocol.reported import Answering, Outcome
 from protocol.telemetry import InferenceWindow
 
 SETTLES_S: Final = 60.0
 """A committed bundle that served this long (or a tenth of its window) starts afresh."""
+MAKES_WAY_S: Final = 45.0
+"""What was let go for another bundle comes back after this time, if that did not get so far."""
 
 
 @dataclass(slots=True)
@@ -39,6 +45,9 @@ class Observer:
     approvals: Approvals
     denied: frozenset[Digest]
     """Approvals and the fleet's deny list as last verified."""
+    meter: Meter = field(default_factory=Unmeasured)
+    kept_free: Callable[[], int] = lambda: 0
+    """Bytes of disk that others will still take, although they are free now."""
 
     def journal(self, model: ModelName) -> Journal:
         return self.disk.journal(model) or Journal(model)
@@ -47,7 +56,7 @@ class Observer:
         memory = self.memory
         memory.desired[model] = desired
         run = desired if isinstance(desired, Run) else None
-        observed = self._found(model, run)
+        observed = self._looked_after(self._found(model, run), run, now_s)
         observed = replace(
             observed,
             trial=self._trial(observed, run, now_s) if run is not None else None,
@@ -56,6 +65,9 @@ class Observer:
             unreported=self._unreported(observed.journal),
             garbage=self._garbage(),
         )
+        if observed.trial is not None:
+            observed = replace(observed, triggers=self.memory.trials[model].triggers)
+        observed = self._memory_left(observed, run, now_s)
         if run is not None:
             observed = self._room(observed, run.digest)
             observed = replace(observed, absent_return=self._absent_return(observed, run))
@@ -71,7 +83,9 @@ class Observer:
         found = self.disk.installed(bundle)
         if found is None:
             return None
-        return Load(found.index.model, bundle, found.manifest, found.path)
+        need = room.need_of(found.index, found.manifest, found.variant, found.policy.session)
+        answering = self.journal(found.index.model).note(bundle).answering
+        return Load(found.index.model, bundle, found.manifest, found.path, need, answering)
 
     def served(self, model: ModelName) -> tuple[Digest, ...]:
         return tuple(
@@ -88,7 +102,8 @@ class Observer:
         stored = self.disk.journal(model)
         journal = stored or Journal(model)
         serving = self._serving(model)
-        names = {*journal.slots, *(s.digest for s in serving if s.digest is not None)}
+        names = {*journal.slots, *_stand_ins(journal)}
+        names |= {s.digest for s in serving if s.digest is not None}
         if run is not None:
             names.add(run.digest)
         everything = self.disk.complete()
@@ -118,6 +133,8 @@ class Observer:
             revoked=revoked,
             unnoted=unnoted,
             denied=self.denied,
+            policies={d: found.policy for d, found in installed.items()},
+            fallbacks=frozenset(self._fallbacks(journal, installed.values())),
             refusing=frozenset(
                 d for d, found in installed.items() if found.policy.on_exhausted == "refuse"
             ),
@@ -147,31 +164,48 @@ class Observer:
                     _digest_in(view, model),
                     covered=any(_models(view) <= _models(other) for other in others),
                     twin=any(_bundles(view) == _bundles(other) for other in views[:position]),
+                    answering=_answering_in(view, model),
                 )
             )
         return tuple(found)
 
     def _standby(self, model: ModelName) -> tuple[Standby, ...]:
-        served: dict[ModelName, set[Digest]] = {}
+        served: dict[ModelName, set[tuple[Digest, Answering]]] = {}
         for view in self.runners.views():
             for load in view.loads if view.role == "serving" else ():
-                served.setdefault(load.model, set()).add(load.digest)
+                served.setdefault(load.model, set()).add((load.digest, load.answering))
         found = []
         for view in self.runners.views():
-            if view.role != "standby":
+            if view.role not in ("standby", "parked"):
                 continue
-            changed = {
-                load.model for load in view.loads if load.digest not in served.get(load.model, ())
+            parked = view.role == "parked"
+            # Where nothing serves at all, it is compared with what would be started.
+            right = served or {
+                load.model: {(d, self.journal(load.model).note(d).answering)}
+                if (d := self.journal(load.model).current) is not None
+                else set()
+                for load in view.loads
             }
-            fit = len(changed) == 1 and served.keys() <= _models(view)
-            found.append(
-                Standby(view.id, _digest_in(view, model) if model in changed else None, fit)
-            )
+            changed = {
+                load.model
+                for load in view.loads
+                if (load.digest, load.answering) not in right.get(load.model, ())
+            }
+            fit = len(changed) == 1 and right.keys() <= _models(view)
+            if parked and not served and not changed:
+                changed, fit = _models(view), all(map(self._unblemished, _digests(view)))
+            digest = _digest_in(view, model) if model in changed else None
+            found.append(Standby(view.id, digest, fit, parked, _answering_in(view, model)))
         return tuple(found)
+
+    def _unblemished(self, bundle: Digest) -> bool:
+        approved = self.approvals.get(bundle)
+        return (approved is None or not approved.revoked) and bundle not in self.denied
 
     def _trial(self, observed: Observed, run: Run, now_s: float) -> Trial | None:
         model, bundle = observed.model, run.digest
-        runner = next((s.runner for s in observed.serving if s.digest == bundle), None)
+        serves = (s for s in observed.serving if s.answering == "model")
+        runner = next((s.runner for s in serves if s.digest == bundle), None)
         found = self.disk.installed(bundle) if bundle in observed.verified else None
         if runner is None or found is None or bundle == observed.journal.current:
             self.memory.trials.pop(model, None)
@@ -180,12 +214,15 @@ class Observer:
         running = self._running(self.memory.trials, model, runner, bundle, window, now_s)
         held_to = health.terms(found.policy, run.candidate.health, dev=self.dev)
         if window is not None and running.verdict.failed is None:
+            before = self._baseline(observed.journal, observed.journal.current)
+            running.triggers = health.standing(window, before, found.policy, committed=False)
             running.verdict = health.judge(
                 window,
-                self._baseline(observed.journal),
+                before,
                 found.contract.classes,
                 held_to,
                 running.verdict.looks,
+                running.verdict.latency_looks,
             )
         note = observed.journal.note(bundle)
         fresh = max(running.answers - running.counted_answers, 0)
@@ -231,18 +268,112 @@ class Observer:
         except OutriderError:
             return None
 
-    def _baseline(self, journal: Journal) -> health.Baseline | None:
-        if journal.current is None:
+    def _looked_after(self, observed: Observed, run: Run | None, now_s: float) -> Observed:
+        """What is wrong lately with the committed bundle, and which fallback nobody heads for."""
+        model, journal, memory = observed.model, observed.journal, self.memory
+        current = journal.current
+        deaths = memory.deaths.pop(model, ())
+        found = self.disk.installed(current) if current in observed.verified else None
+        if current is None or found is None or journal.note(current).answering != "model":
+            memory.watched.pop(model, None)
+            return observed
+        watched = memory.watched.get(model)
+        if watched is None or watched.digest != current:
+            watched = memory.watched[model] = Watched(current)
+        aftercare.died(watched, deaths, now_s)
+        serves = (s.runner for s in observed.serving if s.digest == current)
+        aftercare.look(
+            watched,
+            found,
+            next(serves, None),
+            lambda runner: self._peek(runner, model),
+            lambda: self._baseline(journal, journal.previous),
+            now_s,
+        )
+        fallbacks, toward = observed.fallbacks, journal.note(current).toward
+        if toward is not None and (run is None or run.digest != toward or run.hindrance):
+            fallbacks -= {toward}
+        return replace(
+            observed, fault=watched.fault, triggers=watched.triggers, fallbacks=fallbacks
+        )
+
+    def _fallbacks(self, journal: Journal, found: Iterable[Installed]) -> Iterator[Digest]:
+        """Fallbacks that approvers still stand by, and that this device has not given up."""
+        for each in found:
+            bundle = each.policy.fallback
+            approved = self.approvals.get(bundle) if bundle is not None else None
+            if approved is None or approved.revoked or approved.model != journal.model:
+                continue
+            if approved.digest not in self.denied and not journal.note(approved.digest).definite:
+                yield approved.digest
+
+    def _baseline(self, journal: Journal, bundle: Digest | None) -> health.Baseline | None:
+        if bundle is None:
             return None
-        window = self.outbox.baseline(journal.model, journal.current)
-        found = self.disk.installed(journal.current)
+        try:
+            window = self.outbox.baseline(journal.model, bundle)
+        except Unavailable:
+            # The guard is absent, and says so.
+            return None
+        found = self.disk.installed(bundle)
         if window is None:
             return None
         return health.Baseline(window, found.name if found else "the version before")
 
     def _unreported(self, journal: Journal) -> tuple[Outcome, ...]:
-        reported = self.outbox.reported_number(journal.model)
+        try:
+            reported = self.outbox.reported_number(journal.model)
+        except Unavailable:
+            # It is reported when it can be; what runs here does not wait for that.
+            return ()
         return tuple(outcome for outcome in journal.outcomes if outcome.number > reported)
+
+    def _memory_left(self, observed: Observed, run: Run | None, now_s: float) -> Observed:
+        """Measured only where something depends on it."""
+        views = self.runners.views()
+        way = self.memory.making_way
+        if way is not None:
+            way.since_s = now_s if way.since_s is None else way.since_s
+            if now_s - way.since_s > MAKES_WAY_S:
+                way = self.memory.making_way = None
+        observed = replace(
+            observed,
+            leaving=any(view.role == "draining" for view in views),
+            making_way=way.digest if way is not None and way.model == observed.model else None,
+            waits_for_another=way is not None and way.model != observed.model,
+        )
+        serves = {runner.digest for runner in observed.serving} - {None}
+        loaded = {runner.digest for runner in observed.standby} | serves
+        home = reconcile.base(observed)
+        wanted = run.digest if run is not None and run.digest in observed.verified else None
+        wanted = None if wanted == observed.journal.current or wanted in loaded else wanted
+        missing = home if serves and home not in loaded else None
+        parked = any(runner.parked for runner in observed.standby)
+        if wanted is None and missing is None and observed.trial is None and not parked:
+            return observed
+        memory = self.meter.memory([view.pid for view in views])
+        observed = replace(observed, keeps_warm=room.keeps_warm(memory, parked=parked))
+        if wanted is not None:
+            needed = self._needed_memory(wanted, observed.model)
+            held = sum(self.meter.held(view.pid) for view in views if view.role == "serving")
+            observed = replace(
+                observed,
+                room=room.room(memory, needed, held),
+                short_of_memory=room.shortage(memory, needed) if memory is not None else "",
+            )
+        if missing is not None:
+            needed = self._needed_memory(missing, observed.model)
+            observed = replace(observed, room_for_base=room.room(memory, needed, 0))
+        return observed
+
+    def _needed_memory(self, bundle: Digest, model: ModelName) -> int:
+        """Of a runner with this bundle and with what is served of the other models."""
+        digests = {bundle}
+        for view in self.runners.views():
+            if view.role == "serving":
+                digests |= {load.digest for load in view.loads if load.model != model}
+        loads = [load for each in digests if (load := self.load(each)) is not None]
+        return room.runner_bytes(load.need for load in loads)
 
     def _room(self, observed: Observed, bundle: Digest) -> Observed:
         if bundle in observed.verified:
@@ -258,16 +389,25 @@ class Observer:
             observed,
             ready=frozenset({bundle} if partial and self.disk.partial_complete(bundle) else ()),
             needed_bytes=self.disk.needed_bytes(bundle) if partial else None,
-            free_bytes=self.disk.free_bytes(),
+            free_bytes=self._free_bytes(),
             short_of_room=full or bundle in self.memory.short_of_room,
         )
+
+    def _free_bytes(self) -> int:
+        return max(self.disk.free_bytes() - self.kept_free(), 0)
 
     def _absent_return(self, observed: Observed, run: Run) -> Return | None:
         """None where it is here, may not run here, or cannot be had now: then the trial begins
         all the same, and the device reports that its return needs a download."""
-        stable = run.stable
-        if stable is None or run.digest not in observed.verified:
+        if run.digest not in observed.verified:
             return None
+        for bundle in (run.stable, observed.policies[run.digest].fallback):
+            found = self._absent(bundle, observed) if bundle is not None else None
+            if found is not None:
+                return found
+        return None
+
+    def _absent(self, stable: Digest, observed: Observed) -> Return | None:
         approved = self.approvals.get(stable)
         if approved is None or approved.revoked or stable in self.denied:
             return None
@@ -276,7 +416,7 @@ class Observer:
         if stable in self.disk.partials():
             if self.disk.partial_complete(stable):
                 return Return(stable, ready=True)
-            if (self.disk.needed_bytes(stable) or 0) > self.disk.free_bytes():
+            if (self.disk.needed_bytes(stable) or 0) > self._free_bytes():
                 return None
         status = self.fetcher.status()
         if status.digest == stable and status.problem is not None:
@@ -294,8 +434,15 @@ class Observer:
                 return ()
             desired = self.memory.desired[model]
             holding = holding or isinstance(desired, Hold)
-            kept.update(stored.slots if stored is not None else ())
+            if stored is not None:
+                kept.update(stored.slots)
+                kept.update(_stand_ins(stored))
+                for bundle, note in stored.notes:
+                    # What was left for its fallback comes back once its hold is over.
+                    kept.update({bundle, note.toward} if note.toward is not None else ())
+                wanted.update(self._named(stored.slots))
             if isinstance(desired, Run):
+                wanted.update(self._named((desired.digest,)))
                 wanted.add(desired.digest)
                 if desired.stable is not None:
                     wanted.add(desired.stable)
@@ -305,6 +452,13 @@ class Observer:
         done = {d for d in self.disk.partials() & wanted if d in self.disk.complete()}
         spare = {d for d in done if self.disk.verify(d)}
         return (*sorted(complete), *(f".{d}" for d in sorted(partial | spare)))
+
+    def _named(self, bundles: Iterable[Digest]) -> Iterator[Digest]:
+        """Fallbacks that the policies of these bundles name."""
+        for bundle in bundles:
+            found = self.disk.installed(bundle)
+            if found is not None and found.policy.fallback is not None:
+                yield found.policy.fallback
 
     def _lease(self, observed: Observed, run: Run | None, now_ms: int) -> bool:
         model, memory = observed.model, self.memory
@@ -321,7 +475,9 @@ class Observer:
 
     def _changing(self, model: ModelName) -> bool:
         """Whether a model is between its probe and its commit."""
-        journal = self.journal(model)
+        journal, way = self.journal(model), self.memory.making_way
+        if way is not None and way.model == model:
+            return True
         return any(standby.digest is not None for standby in self._standby(model)) or any(
             bundle != journal.current and journal.note(bundle).trying
             for bundle in self.served(model)
@@ -339,12 +495,22 @@ def _models(view: RunnerView) -> set[ModelName]:
     return {load.model for load in view.loads}
 
 
-def _bundles(view: RunnerView) -> set[tuple[ModelName, Digest]]:
-    return {(load.model, load.digest) for load in view.loads}
+def _bundles(view: RunnerView) -> set[tuple[ModelName, Digest, Answering]]:
+    return {(load.model, load.digest, load.answering) for load in view.loads}
 
 
 def _digests(view: RunnerView) -> set[Digest]:
     return {load.digest for load in view.loads}
+
+
+def _stand_ins(journal: Journal) -> Iterator[Digest]:
+    """Bundles whose signed rules answer, or refuse to, where nothing was proven."""
+    if journal.current is None:
+        yield from (bundle for bundle, note in journal.notes if note.answering != "model")
+
+
+def _answering_in(view: RunnerView, model: ModelName) -> Answering:
+    return next((load.answering for load in view.loads if load.model == model), "model")
 
 
 def _digest_in(view: RunnerView, model: ModelName) -> Digest | None:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edge_agent.journal import Journal, Revocation
-from edge_agent.watch.health import Terms, Verdict
+from edge_agent.room import Room
+from edge_agent.watch.health import Fault, Terms, Verdict
 from protocol.identifiers import Digest, ModelName
-from protocol.reported import Outcome
+from protocol.members import Policy
+from protocol.reported import Answering, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +28,23 @@ class Serving:
     """Whether another serving runner has every model that this one has, so that it may go."""
     twin: bool = False
     """Whether an earlier runner serves exactly the same bundles."""
+    answering: Answering = "model"
+    """What answers in it for this model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standby:
-    """One runner that was started and not promoted."""
+    """One runner that is loaded and accepts no requests."""
 
     runner: str
     digest: Digest | None
     """The bundle that it would change of this model; None if the model is not its subject."""
     fit: bool = True
     """Whether everything else in it is what is served now."""
+    parked: bool = False
+    """Whether it has served before: it stays loaded in case the trial fails."""
+    answering: Answering = "model"
+    """What would answer in it for this model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,14 @@ class Observed:
     """Slots or candidates whose revocation is not in the journal yet."""
     denied: frozenset[Digest] = frozenset()
     """The fleet's deny list."""
+    policies: Mapping[Digest, Policy] = field(default_factory=dict)
+    """Of verified bundles."""
+    fault: Fault | None = None
+    """What is wrong lately with the model of the committed bundle, if it answers."""
+    fallbacks: frozenset[Digest] = frozenset()
+    """Bundles that a policy names as its fallback and that may run here, whether on disk or not."""
+    triggers: Mapping[str, str] = field(default_factory=dict)
+    """Per trigger `active`, or why it cannot judge what serves."""
     refusing: frozenset[Digest] = frozenset()
     """Bundles whose signed policy forbids to run them once they are revoked or denied."""
     unreported: tuple[Outcome, ...] = ()
@@ -103,6 +119,20 @@ class Observed:
     free_bytes: int = 0
     short_of_room: bool = False
     """A write for the bundle headed for has just failed because the disk is full."""
+    room: Room = "tight"
+    """For a runner with the bundle headed for, beside what runs now."""
+    room_for_base: Room = "tight"
+    """For a runner with the base, beside what runs now."""
+    short_of_memory: str = ""
+    """How much is missing, for people."""
+    keeps_warm: bool = False
+    """Whether memory allows that a runner stays loaded that answers nobody."""
+    making_way: Digest | None = None
+    """For this bundle everything that served was let go, so that it can be loaded."""
+    waits_for_another: bool = False
+    """Everything was let go for a bundle of another model, which brings this one along."""
+    leaving: bool = False
+    """Whether a runner is still answering its last requests."""
     absent_return: Return | None = None
     """Fetched before the trial begins, so that going back needs no download."""
     lease: bool = True

@@ -7,7 +7,8 @@ deleted when the control plane says that it is stored safely.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,8 @@ Held = tuple[int, str, int, int]
 NO_EPOCH: Final = -1
 """Of a process that has written nothing yet: every row is of an epoch that is over."""
 
+_SHOWN: Final = 20
+"""Windows that an event names."""
 _COLUMNS: Final = "epoch, stream, lo, hi, part, t0, t1, n, body"
 _SENDABLE: Final = "(part = :final OR epoch <> :live)"
 _NEWEST_STATE: Final = (
@@ -36,6 +39,13 @@ def key_of(record: Record) -> RowKey:
     return (record.e, record.s, record.lo, record.hi, record.part)
 
 
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    records: list[Record]
+    unreadable: list[RowKey]
+    """Rows that are no records: damage that the database does not notice."""
+
+
 def sendable(
     db: sqlite3.Connection,
     live: int,
@@ -43,23 +53,33 @@ def sendable(
     *,
     records: int,
     body_bytes: int,
-) -> list[Record]:
+) -> Sendable:
     """The newest state, then the oldest rows, without those to skip.
 
     At least one if there is any; more only within the limits.
     """
     chosen: dict[RowKey, Record] = {}
+    unreadable: list[RowKey] = []
     size = 0
     for query in (_NEWEST_STATE, _BY_AGE):
         for row in db.execute(query, {"live": live, "final": FINAL}):
             record_key = row[:5]
-            if record_key in chosen or skip(record_key):
+            if record_key in chosen or record_key in unreadable or skip(record_key):
                 continue
             size += len(row[8])
             if chosen and (len(chosen) >= records or size > body_bytes):
-                return list(chosen.values())
-            chosen[record_key] = _record(row)
-    return list(chosen.values())
+                return Sendable(list(chosen.values()), unreadable)
+            try:
+                chosen[record_key] = _record(row)
+            except (msgspec.DecodeError, ValueError, TypeError):
+                unreadable.append(record_key)
+    return Sendable(list(chosen.values()), unreadable)
+
+
+def told(rows: Sequence[RowKey]) -> dict[str, Any]:
+    """What is known of rows that were lost, for the event that says so."""
+    windows = [[epoch, stream, lo, hi] for epoch, stream, lo, hi, _ in rows[:_SHOWN]]
+    return {"why": f"{len(rows):,} records could not be read", "windows": windows}
 
 
 def held(db: sqlite3.Connection, most: int) -> list[Held]:

@@ -26,6 +26,15 @@ class Partial:
         self._lists = directory / f"{PREFIX}{entry.payload}.lists"
         self._entry = entry
 
+    @property
+    def size(self) -> int:
+        """Bytes that lie here, holes left out; whether they are right is not looked at."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return 0
+        return min(found.st_size, found.st_blocks * 512)
+
     def load_lists(self) -> tuple[bytes, ...] | None:
         """The digests of all frames, if lists that give the payload's digest lie here."""
         try:

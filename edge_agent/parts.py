@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_agent.act import Actor
+from edge_agent.applications import Applications
+from edge_agent.budget import Budget
 from edge_agent.buffer import Outbox
 from edge_agent.clock import Clock
 from edge_agent.collector import Collector
@@ -12,6 +14,7 @@ from edge_agent.disk import Disk
 from edge_agent.fetch import Fetcher
 from edge_agent.inbox import Inbox
 from edge_agent.link import Link
+from edge_agent.local_pins import LocalPins
 from edge_agent.orders import Orders
 from edge_agent.renew import Renewal
 from edge_agent.reporter import Reporter
@@ -37,10 +40,13 @@ class Parts:
     inbox: Inbox
     link: Link
     address: str
+    budget: Budget
     trust: Trust
     orders: Orders
+    pins: LocalPins
     disk: Disk
     runners: Runners
+    applications: Applications
     fetcher: Fetcher
     actor: Actor
     outbox: Outbox

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
 
+from edge_agent.observed import Observed
 from edge_agent.parts import Parts
 from edge_agent.runner.views import RunnerFailed
-from edge_agent.technician.status import Answers, LinkStatus, Status
+from edge_agent.technician.status import Answers, LinkStatus, Status, TrialStatus
+from edge_agent.watch.health import Terms
 from protocol.codec import FEATURES
 from protocol.histogram import quantile_s
 from protocol.identifiers import ModelName, short
 from protocol.plan import rule_for
 from protocol.reported import ModelState, Refused, ReportedState
+
+_NONE: Final[Mapping[ModelName, TrialStatus]] = MappingProxyType({})
 
 
 def reported_state(
@@ -22,6 +28,8 @@ def reported_state(
     document = parts.orders.document
     refused = {entry.what: entry for entry in (*parts.trust.refused, *_unapproved(parts))}
     refused |= parts.orders.refused
+    if parts.pins.problem:
+        refused["local pins"] = Refused("local pins", "OUT-D405", parts.pins.problem)
     if parts.outbox.problem is not None:
         refused["buffer"] = Refused("buffer", *parts.outbox.problem)
     totals = Counter(counters) + Counter(parts.fetcher.counters) + parts.renewal.counters
@@ -49,6 +57,7 @@ def _unapproved(parts: Parts) -> Iterator[Refused]:
     if document is None or not trust.known:
         return
     ordered = [(f"pin of {model}", pin.digest) for model, pin in document.pins.items()]
+    ordered += [(f"pin at the device of {m}", p.digest) for m, p in parts.pins.pins.items()]
     for model, plan in orders.plans.items():
         number = rule_for(plan, document)
         if number is not None:
@@ -61,7 +70,14 @@ def _unapproved(parts: Parts) -> Iterator[Refused]:
             yield Refused(what, "OUT-T104", short(bundle))
 
 
-def status(parts: Parts, state: ReportedState, link: LinkStatus, now_ms: int) -> Status:
+def status(
+    parts: Parts,
+    state: ReportedState,
+    link: LinkStatus,
+    now_ms: int,
+    trials: Mapping[ModelName, TrialStatus] = _NONE,
+    detail_until_ms: int = 0,
+) -> Status:
     """What `outrider-agent status` is told."""
     approvals = parts.trust.approvals
     return Status(
@@ -76,8 +92,38 @@ def status(parts: Parts, state: ReportedState, link: LinkStatus, now_ms: int) ->
         parts.runners.port,
         parts.outbox.answers,
         parts.renewal.status(now_ms),
+        dict(trials),
+        detail_until_ms,
         parts.clock.unset,
     )
+
+
+def trial(parts: Parts, observed: Observed, before: TrialStatus | None) -> TrialStatus | None:
+    """What the version on probation is held to; `before`: the same a turn ago, if it was on."""
+    on = observed.trial
+    if on is None:
+        return None
+    terms, note = on.terms, observed.journal.note(on.digest)
+    # The version before answers no more: what its latency was is looked up once.
+    limit_s = before.p95_limit_s if before is not None else _p95_limit_s(parts, observed, terms)
+    return TrialStatus(
+        terms.limits.error_share,
+        note.crashes,
+        observed.crash_limit,
+        terms.health_window_s,
+        min(note.marks * terms.mark_s + on.running_s, terms.health_window_s),
+        limit_s,
+    )
+
+
+def _p95_limit_s(parts: Parts, observed: Observed, terms: Terms) -> float | None:
+    current = observed.journal.current
+    window = parts.outbox.baseline(observed.model, current) if current is not None else None
+    was_s = quantile_s(window.latency, 0.95) if window is not None else None
+    if was_s is None:
+        return None
+    limits = terms.limits
+    return max(was_s * limits.latency_ratio, was_s + limits.latency_floor_s)
 
 
 def _answers(parts: Parts) -> dict[ModelName, Answers]:

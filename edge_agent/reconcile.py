@@ -14,27 +14,29 @@ row. Invariants that hold after every step, wherever power or a process is lost:
 |---|---|---|
 | 0 | just started; a revocation not yet noted | Sync; Remember |
 | 1 | nothing is wanted | Stop, Kill, Report, Wait |
-| 2 | what serves must stop | Drain it, Activate(base), or Stop |
-| 3 | current corrupt, revoked, denied or crash-looping; previous usable | Rollback |
+| 2 | what serves must stop | Drain it, Activate(base) or Unload, or Stop |
+| 3 | current corrupt, revoked, denied, crash-looping, unwell | Rollback, or Degrade by its policy |
 | 4 | journal lost, a bundle usable | Rescue |
-| 5 | nothing serves, base exists | Activate(base) |
-| 6 | what serves is neither base nor wanted | Reject, then Activate(base), then Drain |
+| 5 | nothing serves, base exists | Activate(base), or Wait until what was let go has gone |
+| 6 | what serves is neither base nor wanted | Reject, then Activate(base) or Unload, then Drain |
 | 7 | trial failed: crashes or health | Reject |
-| 8 | trial or base: another runner still serves | Drain |
+| 8 | trial or base: another runner still serves | Park where there is room, else Drain |
 | 9 | trial: its window is full | Commit |
 | 10 | trial: a tenth of the window has passed; else | Mark; Wait after rows 11 to 13 |
-| 11 | a standby that is not wanted | Kill |
-| 12 | base has run well, its counters are not 0 | Mark |
+| 11 | a standby that is not wanted; a parked one without trial or room | Kill; Drain |
+| 12 | its hold is over; base has run well, its counters are not 0 | Resume; Mark |
 | 13 | an outcome is not in the outbox | Report |
 | 14 | wanted in standby | Activate(wanted) |
 | 15 | loaded three times without a mark | Reject(interrupted) |
 | 16 | complete, but wrong bytes | Collect |
-| 17 | verified | Fetch or Stage what a trial would go back to; Probe |
+| 17 | verified | Fetch or Stage what a trial would go back to; Unload; Probe; or Reject(memory) |
 | 18 | partial with all its bytes | Stage |
 | 19 | garbage | Collect |
 | 20 | no room | DropPrevious, or Reject(disk full) |
 | 21 | wanted is not here | Fetch |
 | 22 | else | Wait |
+
+Long because the table is easier to check in one place.
 """
 
 from __future__ import annotations
@@ -44,17 +46,24 @@ from typing import Final
 
 from edge_agent import denials
 from edge_agent.denials import (
-    CORRUPT,
     CRASHES,
+    DEGRADED,
     DISK_FULL,
+    FLAPPING,
     INTERRUPTED,
+    MEMORY_SHORT,
     NO_MODEL,
+    REFUSES,
     REVOKED,
+    RULES_ANSWER,
     SUPERSEDED,
 )
 from edge_agent.desired import Desired, Nothing, Run
+from edge_agent.home import MAX_LOADS, heal, lasting, must_stop, stand_in
+from edge_agent.home import against as against
+from edge_agent.home import base as base
 from edge_agent.journal import MARKS
-from edge_agent.observed import Observed, Serving, Trial
+from edge_agent.observed import Observed, Serving, Standby, Trial
 from edge_agent.steps import (
     Activate,
     Collect,
@@ -64,25 +73,23 @@ from edge_agent.steps import (
     Fetch,
     Kill,
     Mark,
+    Park,
     Probe,
     Reject,
     Remember,
     Report,
     Rescue,
-    Rollback,
+    Resume,
     Stage,
     Step,
     Stop,
     Sync,
+    Unload,
     Wait,
 )
 from protocol.identifiers import Digest
 
-MAX_LOADS: Final = 3
-"""Times a bundle may enter a process without running well in between."""
-
-CRASH_LOOP: Final = 3
-"""Runner deaths after which a committed bundle gives way to the one before it."""
+LEAVING: Final = "the runner before is still answering"
 
 
 def reconcile(desired: Desired, observed: Observed, now_ms: int) -> Step:
@@ -98,43 +105,13 @@ def reconcile(desired: Desired, observed: Observed, now_ms: int) -> Step:
     return (
         _safe(want, observed, now_ms)
         or _on_trial(want, observed)
-        or _settled(want, observed)
+        or _settled(want, observed, now_ms)
         or _ahead(want, observed)
         or _rest(run, want, observed, now_ms)
     )
 
 
 # --- what the rows are about ------------------------------------------------------------------
-
-
-def base(observed: Observed) -> Digest | None:
-    """What serves whenever nothing better may: current, else previous.
-
-    A slot must verify and must not be revoked with `stop`. One that is revoked, denied or
-    crash-looping counts only if there is no other, and not if its signed policy says `refuse`.
-    """
-    usable = [bundle for bundle in observed.journal.slots if _may_serve(bundle, observed)]
-    good = [bundle for bundle in usable if against(bundle, observed) is None]
-    return next(iter((*good, *usable)), None)
-
-
-def against(bundle: Digest, observed: Observed) -> tuple[str, str] | None:
-    """What speaks against a committed bundle: problem code and detail."""
-    if bundle not in observed.verified:
-        return CORRUPT, ""
-    if bundle in observed.revoked:
-        return REVOKED, f"approvers said {observed.revoked[bundle]}"
-    if bundle in observed.denied:
-        return REVOKED, "on the fleet's deny list"
-    note = observed.journal.note(bundle)
-    if note.reason is not None and note.definite:
-        return note.reason, note.detail
-    if note.crashes >= CRASH_LOOP:
-        return CRASHES, observed.crash_detail
-    serves = any(runner.digest == bundle for runner in observed.serving)
-    if note.loads >= MAX_LOADS and not serves:
-        return INTERRUPTED, f"entered a process {note.loads} times without running well"
-    return None
 
 
 def blocked_until(run: Run, observed: Observed, now_ms: int) -> int | None:
@@ -153,17 +130,6 @@ def blocked_until(run: Run, observed: Observed, now_ms: int) -> int | None:
     return until if until > now_ms else None
 
 
-def _may_serve(bundle: Digest, observed: Observed) -> bool:
-    return bundle in observed.verified and not _must_stop(bundle, observed)
-
-
-def _must_stop(bundle: Digest, observed: Observed) -> bool:
-    if observed.revoked.get(bundle) == "stop":
-        return True
-    held_against = bundle in observed.revoked or bundle in observed.denied
-    return held_against and bundle in observed.refusing
-
-
 def _in_trial(want: Run | None, observed: Observed) -> Trial | None:
     trial = observed.trial
     return trial if want is not None and trial is not None and trial.digest == want.digest else None
@@ -177,33 +143,49 @@ def _stopped(observed: Observed) -> Step:
         return Stop(row=1)
     for runner in observed.standby:
         if runner.digest is not None or not runner.fit:
-            return Kill(runner.runner, row=1)
+            return _dismiss(runner, row=1)
     return Report(row=1) if observed.unreported else Wait(row=1, reason=NO_MODEL)
 
 
 def _safe(want: Run | None, observed: Observed, now_ms: int) -> Step | None:
-    journal, home = observed.journal, base(observed)
+    home = base(observed)
     serves = {runner.digest for runner in observed.serving} - {None}
     for runner in observed.serving:
-        if runner.digest is not None and _must_stop(runner.digest, observed):
-            return _leave(runner, home, row=2) or Stop(row=2)
-    if journal.current is not None and home is not None and home != journal.current:
-        reason, detail = against(journal.current, observed) or (CORRUPT, "")
-        return Rollback(journal.current, reason, detail, row=3)
+        if runner.digest is not None and must_stop(runner.digest, observed):
+            return _leave(runner, home, observed, row=2) or Stop(row=2)
+    if (step := heal(observed)) is not None:
+        return step
     if observed.lost and (found := _rescuable(want, observed)) is not None:
         return Rescue(found, row=4)
     held = observed.start_after_ms is not None and observed.start_after_ms > now_ms
     if not serves and home is not None and not held:
-        return Activate(home, row=5)
+        step = _bring_back(want, home, observed)
+        if step is not None:
+            return step
     trial = _in_trial(want, observed)
-    accepted = {home, trial.digest if trial is not None else None}
+    accepted = {(home, observed.journal.note(home).answering)} if home is not None else set()
+    if trial is not None:
+        accepted.add((trial.digest, "model"))
     for runner in observed.serving:
-        if runner.digest is not None and runner.digest not in accepted:
+        if runner.digest is not None and (runner.digest, runner.answering) not in accepted:
             step = _give_up(runner.digest, observed)
-            step = step or _leave(runner, trial.digest if trial and not home else home, row=6)
+            to = trial.digest if trial and not home else home
+            step = step or _leave(runner, to, observed, row=6, held=held)
             if step is not None:
                 return step
     return None
+
+
+def _bring_back(want: Run | None, home: Digest, observed: Observed) -> Step | None:
+    """The base, unless nothing serves because a bundle that is loaded next needs its memory."""
+    if observed.waits_for_another:
+        return Wait(row=5, detail="another model is loaded first")
+    bundle = observed.making_way
+    if bundle is None:
+        return Activate(home, row=5)
+    if want is not None and want.hindrance is None and bundle == want.digest != home:
+        return None
+    return Wait(row=5, detail=LEAVING) if observed.leaving else Activate(home, row=5)
 
 
 def _give_up(bundle: Digest, observed: Observed) -> Step | None:
@@ -215,11 +197,25 @@ def _give_up(bundle: Digest, observed: Observed) -> Step | None:
     return Reject(bundle, SUPERSEDED, "", row=6)
 
 
-def _leave(runner: Serving, home: Digest | None, *, row: int) -> Step | None:
-    """From a runner to the base: start it where it is missing, then drain; None without a base."""
+def _leave(
+    runner: Serving, home: Digest | None, observed: Observed, *, row: int, held: bool = False
+) -> Step | None:
+    """From a runner to the base: start it where it is missing, then drain; None without a base.
+
+    Without memory for two the runner goes first, unless the base is `held` and would not start.
+    """
     if home is None:
         return None
-    return Drain(runner.runner, row) if runner.covered else Activate(home, row)
+    if runner.covered:
+        return Drain(runner.runner, row)
+    if observed.room_for_base in ("scarce", "none"):
+        return None if held else Unload(home, row)
+    return Activate(home, row)
+
+
+def _dismiss(runner: Standby, row: int) -> Step:
+    """A parked runner has served: its last counts are taken before it ends."""
+    return Drain(runner.runner, row) if runner.parked else Kill(runner.runner, row)
 
 
 def _rescuable(want: Run | None, observed: Observed) -> Digest | None:
@@ -242,15 +238,20 @@ def _on_trial(want: Run | None, observed: Observed) -> Step | None:
     # Only while it tries: otherwise a lifted denial would hold the crashes that earned it.
     trying = want.digest != observed.journal.current and note.trying
     if trying and note.crashes >= observed.crash_limit:
-        return Reject(want.digest, CRASHES, observed.crash_detail, row=7)
+        instead = stand_in(want.digest, "crashes", observed)
+        return Reject(want.digest, CRASHES, observed.crash_detail, row=7, answering=instead)
     trial = _in_trial(want, observed)
     if trial is None:
         return _surplus(observed)
     if trial.verdict.failed is not None:
-        return Reject(trial.digest, denials.HEALTH, trial.verdict.failed, row=7)
+        instead = stand_in(trial.digest, trial.verdict.trigger or "errors", observed)
+        failed = trial.verdict.failed
+        return Reject(trial.digest, denials.HEALTH, failed, row=7, answering=instead)
     for runner in observed.serving:
         if runner.runner != trial.runner and runner.covered:
-            return Drain(runner.runner, row=8)
+            parks = observed.keeps_warm and runner.digest == base(observed)
+            parks = parks and not any(standby.parked for standby in observed.standby)
+            return (Park if parks else Drain)(runner.runner, row=8)
     running_s = note.marks * trial.terms.mark_s + trial.running_s
     if note.marks >= MARKS:
         if trial.requests >= trial.terms.min_requests:
@@ -276,13 +277,16 @@ def _serves(observed: Observed) -> bool:
 # --- rows 11 to 13: tidiness --------------------------------------------------------------------
 
 
-def _settled(want: Run | None, observed: Observed) -> Step | None:
+def _settled(want: Run | None, observed: Observed, now_ms: int) -> Step | None:
     wanted = want.digest if want is not None and want.hindrance is None else None
     trial = _in_trial(want, observed)
     for runner in observed.standby:
-        if not runner.fit or (runner.digest is not None and runner.digest != wanted):
-            return Kill(runner.runner, row=11)
+        unwanted = not runner.fit or (runner.digest is not None and runner.digest != wanted)
+        if unwanted and not _stays_warm(runner, trial, observed):
+            return _dismiss(runner, row=11)
     current = observed.journal.current
+    if current is not None and trial is None and _hold_is_over(want, current, observed, now_ms):
+        return Resume(current, row=12)
     if current is not None and observed.base_settled:
         note = observed.journal.note(current)
         if note.loads or note.crashes:
@@ -290,6 +294,22 @@ def _settled(want: Run | None, observed: Observed) -> Step | None:
     if observed.unreported:
         return Report(row=13)
     return Wait(row=10) if trial is not None else None
+
+
+def _hold_is_over(want: Run | None, current: Digest, observed: Observed, now_ms: int) -> bool:
+    """Whether a committed bundle that was held not to work may try again by itself."""
+    note = observed.journal.note(current)
+    if not note.impaired:
+        return False
+    if want is not None and want.digest == current:
+        return True
+    return not note.definite and (note.until_ms or 0) <= now_ms
+
+
+def _stays_warm(runner: Standby, trial: Trial | None, observed: Observed) -> bool:
+    """Whether it is what the trial would go back to, and there is still memory for both."""
+    back = runner.parked and runner.fit and runner.digest == base(observed)
+    return back and trial is not None and observed.keeps_warm
 
 
 # --- rows 14 to 21: on the way to what is wanted -------------------------------------------------
@@ -301,8 +321,10 @@ def _ahead(want: Run | None, observed: Observed) -> Step | None:
     bundle, current = want.digest, observed.journal.current
     note = observed.journal.note(bundle)
     if bundle != current:
-        if any(runner.digest == bundle for runner in observed.standby):
+        if any(s.digest == bundle and s.answering == "model" for s in observed.standby):
             return Activate(bundle, row=14)
+        if bundle == observed.making_way and bundle in observed.verified:
+            return Wait(row=17, detail=LEAVING) if observed.leaving else Probe(bundle, row=17)
         if note.loads >= MAX_LOADS and note.trying:
             detail = f"entered a process {note.loads} times without running well"
             return Reject(bundle, INTERRUPTED, detail, row=15)
@@ -313,7 +335,9 @@ def _ahead(want: Run | None, observed: Observed) -> Step | None:
             absent = observed.absent_return
             if absent is not None:
                 return (Stage if absent.ready else Fetch)(absent.digest, row=17)
-            return Probe(bundle, row=17)
+            if observed.room == "none":
+                return Reject(bundle, MEMORY_SHORT, observed.short_of_memory, row=17)
+            return (Unload if observed.room == "scarce" else Probe)(bundle, row=17)
     missing = bundle not in observed.verified
     if missing and bundle in observed.ready:
         return Stage(bundle, row=18)
@@ -352,6 +376,7 @@ def _make_room(bundle: Digest, observed: Observed) -> Step:
         and previous != bundle
         and current in serving
         and against(current, observed) is None
+        and not lasting(observed)
     ):
         return DropPrevious(previous, row=20)
     needed = observed.needed_bytes
@@ -366,14 +391,16 @@ def _rest(run: Run | None, want: Run | None, observed: Observed, now_ms: int) ->
     """Wait, and say what for."""
     starts = observed.start_after_ms if not _serves(observed) else None
     if run is None or run.digest == observed.journal.current:
-        reason = None if _serves(observed) else NO_MODEL
-        return Wait(row=22, until_ms=starts, reason=reason)
+        return _stays(observed, starts)
     if want is None:
         until = blocked_until(run, observed, now_ms)
         note = observed.journal.note(run.digest)
         if until is None or until < 0:
             return Wait(row=22, until_ms=starts, reason=note.reason or REVOKED, detail=note.detail)
-        return Wait(22, _earliest((until, starts)), note.reason, note.detail)
+        reason = note.reason
+        if reason == DEGRADED and note.returns > 1:
+            reason = FLAPPING
+        return Wait(22, _earliest((until, starts)), reason, note.detail)
     if want.hindrance is not None:
         held = want.hindrance
         return Wait(22, _earliest((held.until_ms, starts)), held.reason, held.detail)
@@ -381,6 +408,21 @@ def _rest(run: Run | None, want: Run | None, observed: Observed, now_ms: int) ->
         "the model before is settling" if _settling(observed) else "another model is being changed"
     )
     return Wait(22, starts, None, why)
+
+
+def _stays(observed: Observed, starts: int | None) -> Step:
+    """Nothing is to be changed; but what serves may be no working model."""
+    if not _serves(observed):
+        return Wait(row=22, until_ms=starts, reason=NO_MODEL)
+    served = next(runner for runner in observed.serving if runner.digest is not None)
+    note = observed.journal.note(served.digest or "")
+    until = note.until_ms if note.impaired and not note.definite else None
+    if served.answering != "model":
+        reason = RULES_ANSWER if served.answering == "rules" else REFUSES
+        return Wait(22, until, reason, note.detail)
+    if wrong := lasting(observed):
+        return Wait(22, starts, DEGRADED, f"{wrong}; nothing better is here, so it serves on")
+    return Wait(22, until)
 
 
 def _earliest(times: Iterable[int | None]) -> int | None:

@@ -51,7 +51,7 @@ _NO_SERVER: Final = "where the control plane is was not kept: this device was en
 
 def request(identity: Identity) -> RenewRequest:
     """Raises `InvalidRequest` OUT-D403 if this device's key cannot be read."""
-    key = _key(identity.folder)
+    key = signing_key(identity.folder)
     csr = make_csr(key)
     proof = key.sign(proof_bytes(identity.device, csr), ec.ECDSA(hashes.SHA256()))
     return RenewRequest(identity.device, csr, base64.b64encode(proof).decode())
@@ -109,13 +109,14 @@ def adopt(home: Path, answer: RenewAnswer, now_ms: int, *, proven: bool) -> Iden
 
 
 def _require_next(folder: Path, identity: Identity, certificate: str, now_ms: int) -> None:
-    require_own(certificate, identity.device, _key(folder))
+    require_own(certificate, identity.device, signing_key(folder))
     new = validity_of(x509.load_pem_x509_certificate(certificate.encode()))
     if new.until_ms <= max(now_ms, validity(folder).until_ms):
         raise PeerError("OUT-N210", "the new certificate does not last longer than the present one")
 
 
-def _key(folder: Path) -> ec.EllipticCurvePrivateKey:
+def signing_key(folder: Path) -> ec.EllipticCurvePrivateKey:
+    """This device's key. Raises `InvalidRequest` OUT-D403 if it cannot be read."""
     try:
         key = serialization.load_pem_private_key((folder / KEY).read_bytes(), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -7,16 +7,33 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+from edge_agent.transfer import NetworkRule, networks
 from protocol.errors import InvalidRequest
 
 DEFAULT_HOME: Final = Path("/var/lib/outrider")
 HOME_VARIABLE: Final = "OUTRIDER_AGENT_HOME"
 PORT_VARIABLE: Final = "OUTRIDER_AGENT_PORT"
+LISTEN_VARIABLE: Final = "OUTRIDER_AGENT_LISTEN"
+NETWORKS_VARIABLE: Final = "OUTRIDER_AGENT_NETWORKS"
+MEMORY_VARIABLE: Final = "OUTRIDER_AGENT_MEMORY"
+LOAD_VARIABLE: Final = "OUTRIDER_AGENT_LOAD_SECONDS"
+REQUEST_VARIABLE: Final = "OUTRIDER_AGENT_REQUEST_SECONDS"
 MAX_RUN_PATH: Final = 80
 """Bytes; a Unix socket's whole path has at most 107."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds of wall time after which a runner is ended that has not done what it should."""
+
+    load: float = 30.0
+    """For loading all its models, and again for the golden vectors."""
+    request: float = 30.0
+    """For one request in a model. The death of its runner is charged to that model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +95,23 @@ class Paths:
         return self.home / "outbox.db"
 
     @property
+    def budget(self) -> Path:
+        """Bytes that travelled today."""
+        return self.home / "budget.json"
+
+    @property
     def lock(self) -> Path:
         return self.run / "lock"
+
+    @property
+    def inference_socket(self) -> Path:
+        """The inference server for applications of this device, beside its port on loopback."""
+        return self.run / "infer.sock"
+
+    @property
+    def inference_token(self) -> Path:
+        """What callers from other machines show; made when it is first needed."""
+        return self.home / "inference-token"
 
     @property
     def socket(self) -> Path:
@@ -95,6 +127,15 @@ class Settings:
     buffer_bytes: int = 32_000_000
     broker: str | None = None
     """`host:port` instead of the one of the enrolment: a bridge at the site."""
+    listen: tuple[str, int] | None = None
+    """Address and port besides loopback, for callers that show the token."""
+    token: Path | None = None
+    """File of that token, instead of `<home>/inference-token`."""
+    networks: tuple[NetworkRule, ...] = ()
+    """What this device may move on which of its networks."""
+    memory_bytes: int | None = None
+    """What agent and runners may use together; None: what machine and control groups allow."""
+    deadlines: Deadlines = Deadlines()
 
 
 def read(
@@ -102,24 +143,70 @@ def read(
     home: Path | None = None,
     port: int | None = None,
     broker: str | None = None,
+    listen: str | None = None,
+    token: Path | None = None,
 ) -> Settings:
     """Flags win over the environment, the environment over defaults.
 
     Without `home`, root uses `/var/lib/outrider`, anybody else `~/.outrider-agent`.
-    Raises `InvalidRequest` OUT-S120 for a port that is none.
+    Raises `InvalidRequest` OUT-S120 for a port or address that is none, or networks that cannot
+    be read.
     """
     fallback = DEFAULT_HOME if os.geteuid() == 0 else Path.home() / ".outrider-agent"
     chosen = home or Path(environment.get(HOME_VARIABLE) or fallback)
     chosen = chosen.expanduser().absolute()
-    try:
-        named = int(environment.get(PORT_VARIABLE, "8500"))
-    except ValueError as error:
-        raise InvalidRequest("OUT-S120", f"{PORT_VARIABLE}: {error}") from error
+    named = _number(environment, PORT_VARIABLE, 8500)
+    port = port if port is not None else named
+    address = _address(listen or environment.get(LISTEN_VARIABLE, ""), port)
     return Settings(
         paths=Paths(chosen, _run_folder(chosen)),
-        port=port if port is not None else named,
+        port=port,
         broker=broker,
+        listen=address,
+        token=token.absolute() if token is not None else None,
+        networks=networks(environment.get(NETWORKS_VARIABLE, "")),
+        memory_bytes=_number(environment, MEMORY_VARIABLE, 0) or None,
+        deadlines=Deadlines(
+            load=_number(environment, LOAD_VARIABLE, 30, least=1),
+            request=_number(environment, REQUEST_VARIABLE, 30, least=1),
+        ),
     )
+
+
+def _number(environment: Mapping[str, str], variable: str, default: int, least: int = 0) -> int:
+    try:
+        value = int(environment.get(variable, str(default)))
+    except ValueError as error:
+        raise InvalidRequest("OUT-S120", f"{variable}: {error}") from error
+    if value < least:
+        raise InvalidRequest("OUT-S120", f"{variable}: {value} is less than {least}")
+    return value
+
+
+def _address(text: str, port: int) -> tuple[str, int] | None:
+    """`HOST:PORT`, `[IPv6]:PORT`; None for nothing. Raises `InvalidRequest` OUT-S120."""
+    if not text:
+        return None
+    host, _, number = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ip_address(host)
+        chosen = int(number) if number.isascii() and number.isdigit() else 0
+        if not 0 < chosen < 2**16:
+            raise ValueError(f"{number!a} is no port")
+    except ValueError as error:
+        raise InvalidRequest(
+            "OUT-S120",
+            f"--listen {text[:80]}: {error}",
+            do="for instance --listen 192.168.1.20:8501",
+        ) from error
+    if chosen == port and (address.is_unspecified or address.is_loopback):
+        raise InvalidRequest(
+            "OUT-S120",
+            f"--listen {text}: port {port} on loopback is for this device's own applications",
+            do="choose another port",
+        )
+    return str(address), chosen
 
 
 def _run_folder(home: Path) -> Path:

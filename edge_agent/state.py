@@ -14,7 +14,7 @@ from edge_agent.steps import Step, Wait
 from protocol import reported
 from protocol.identifiers import Digest
 from protocol.plan import Plan
-from protocol.reported import Guards, ModelState, Phase, Progress
+from protocol.reported import Answering, Guards, ModelState, Phase, Progress
 
 _SHOWN: Final = 8
 
@@ -59,6 +59,8 @@ def model_state(
         return_needs_download=returns is not None and returns not in observed.complete,
         committed_unexercised=journal.unexercised and served == journal.current,
         guards=_guards(observed),
+        answering=_answering(observed, served),
+        triggers=dict(observed.triggers),
         notes={bundle: _note(note) for bundle, note in journal.notes[-_SHOWN:] if note != Note()},
         last=journal.outcomes[-1] if journal.outcomes else None,
     )
@@ -132,6 +134,10 @@ def _guards(observed: Observed) -> Guards | None:
     marks = min(observed.journal.note(trial.digest).marks, MARKS)
     verdict = trial.verdict
     return Guards(verdict.guard, verdict.looks, trial.requests, marks, MARKS)
+
+
+def _answering(observed: Observed, served: Digest | None) -> Answering:
+    return next((s.answering for s in observed.serving if s.digest == served), "model")
 
 
 def _note(note: Note) -> reported.Note:

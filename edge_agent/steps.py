@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from protocol.identifiers import Digest
+from protocol.reported import Answering
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,27 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Park:
+    """Let a serving runner answer what it has and stay loaded, so that it can be back at once."""
+
+    runner: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Let everything that serves go before a bundle is loaded: there is no memory for two.
+
+    For a candidate, its load is counted first. Until one of them serves, callers wait in the
+    queue of the listening socket.
+    """
+
+    digest: Digest
+    """The bundle that comes next."""
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
 class Kill:
     """End a standby runner that is not wanted."""
 
@@ -66,6 +88,29 @@ class Rollback:
     """The bundle that is given up."""
     reason: str
     detail: str
+    row: int
+    toward: Digest | None = None
+    """Fallback that its signed policy sends this device to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Degrade:
+    """Journal that `current` has stopped working well, and what its signed policy makes of it:
+    rules answer, nothing does, or the device heads for its fallback."""
+
+    digest: Digest
+    reason: str
+    detail: str
+    row: int
+    answering: Answering = "model"
+    toward: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Journal that `current` may answer by its model again: its hold is over, or was lifted."""
+
+    digest: Digest
     row: int
 
 
@@ -85,6 +130,8 @@ class Reject:
     reason: str
     detail: str
     row: int
+    answering: Answering = "model"
+    """What answers in its place where nothing was proven here before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +217,12 @@ Step: TypeAlias = (
     | Stop
     | Activate
     | Drain
+    | Park
+    | Unload
     | Kill
     | Rollback
+    | Degrade
+    | Resume
     | Rescue
     | Reject
     | Mark

@@ -3,11 +3,14 @@
 It remembers nothing that matters. Everything is looked at again each turn, so a turn that is cut
 short, by a fault or by the power, is simply followed by another. A failure in one part (the outbox,
 one model) never keeps the others from their turn.
+
+Long because the order of all that a turn does is easier to judge in one place.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,27 +20,36 @@ from typing import Final, TypeVar
 
 from edge_agent import picture
 from edge_agent.act import Performed
-from edge_agent.desired import Decision, Hold, Trusted, decide
+from edge_agent.applications import Wanted
+from edge_agent.desired import Decision, Hold, Nothing, Trusted, decide
 from edge_agent.inbox import Errand, LinkChanged, Message
+from edge_agent.journald import EVENTS
+from edge_agent.network import interface_of
+from edge_agent.notify import Notify
 from edge_agent.observed import Observed
 from edge_agent.parts import Parts
 from edge_agent.reconcile import reconcile
 from edge_agent.state import model_state, serves
 from edge_agent.steps import Step, Wait
-from edge_agent.technician.status import LinkStatus, Status
+from edge_agent.technician.happened import happened
+from edge_agent.technician.page import summary
+from edge_agent.technician.status import LinkStatus, Status, TrialStatus, full_at_ms
 from protocol.errors import OutriderError, PeerError, Unavailable
 from protocol.identifiers import Digest, ModelName
 from protocol.plan import Local
-from protocol.reported import ModelState, ReportedState
+from protocol.reported import BufferState, ModelState, ReportedState
 from protocol.topics import shard_of
 
 log = logging.getLogger(__name__)
+events = logging.getLogger(EVENTS)
 
 T = TypeVar("T")
 
 MAX_STEPS: Final = 64
 """Steps per model and turn; the rest waits for the next turn, and other models."""
 DRAIN_S: Final = 6.0
+PRESSING_S: Final = 0.1
+"""Longest time between two looks while a trial or a swap goes on: how late a failure is seen."""
 PRESENT: Final = b'{"v":1,"linked":true}'
 ABSENT: Final = b'{"v":1,"linked":false}'
 
@@ -51,6 +63,9 @@ class _Memory:
     link_since_s: float | None = None
     """When the link came or went, in monotonic seconds: trusted time may jump meanwhile."""
     subscribed: frozenset[str] = frozenset()
+    offline: tuple[float, int] | None = None
+    """Since when there is no link (monotonic seconds), and the bytes of the buffer then."""
+    trials: dict[ModelName, TrialStatus] = field(default_factory=dict)
     standing: tuple[str, ...] = ()
     counters: Counter[str] = field(default_factory=Counter)
     settings_version: int = -1
@@ -70,8 +85,9 @@ class _Stepped:
 class Supervisor:
     """`run` on the main thread; `stop`, `status` and `errand` from any."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, notify: Notify | None = None) -> None:
         self._parts = parts
+        self._notify = notify or Notify()
         self._memory = _Memory(link=LinkStatus(address=parts.address))
         self._stopping = threading.Event()
         # Until the first turn has looked around, there is nothing to say but the name.
@@ -128,8 +144,13 @@ class Supervisor:
             self._subscribe(now_s)
         with self._guarded("fetch"):
             parts.fetcher.tick(now_s)
+        with self._guarded("pins"):
+            for model in parts.pins.ended(now_ms):
+                log.info("the pin of %s has ended", model)
         with self._guarded("models"):
             self._models(now_ms, now_s)
+        with self._guarded("applications"):
+            parts.applications.turn(now_s)
         with self._guarded("counts"):
             parts.collector.collect(now_s, now_ms)
         with self._guarded("report"):
@@ -142,12 +163,30 @@ class Supervisor:
         with self._guarded("status"):
             state = picture.reported_state(parts, self._memory.models, self._memory.counters)
             link = self._memory.link.lasting(self._memory.link_since_s, now_s, now_ms)
-            self._status = picture.status(parts, state, link, now_ms)
+            link = replace(link, next_try_s=parts.link.next_try_s)
+            full_ms = self._full_ms(state.buffer, now_s, now_ms)
+            before, trials = self._status, self._memory.trials
+            self._status = picture.status(parts, state, link, now_ms, trials, full_ms)
+            for level, text in happened(before, self._status):
+                events.log(level, "%s", text)
+        self._notify.turned(summary(self._status))
+
+    def _full_ms(self, buffer: BufferState, now_s: float, now_ms: int) -> int:
+        """When the buffer will be full, going by how it has filled since the link was lost."""
+        if self._memory.link.connected:
+            self._memory.offline = None
+            return 0
+        since_s, then = self._memory.offline or (now_s, buffer.bytes)
+        self._memory.offline = (since_s, then)
+        return full_at_ms(then, buffer.bytes, buffer.limit_bytes, now_s - since_s, now_ms)
 
     def _patience(self) -> float:
         now_s = self._parts.clock.monotonic()
         until_send = max(0.0, self._parts.uplink.next_at - now_s)
-        return min(self._parts.intervals.turn, max(until_send, 0.01))
+        turn = min(self._parts.intervals.turn, self._notify.patience_s or math.inf)
+        if self._parts.actor.pressing:
+            turn = min(turn, PRESSING_S)
+        return min(turn, max(until_send, 0.01))
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
@@ -190,6 +229,7 @@ class Supervisor:
 
     def _message(self, topic: str, data: bytes) -> None:
         parts, now_s = self._parts, self._parts.clock.monotonic()
+        parts.budget.moved(topic, data)
         if topic == parts.topics.ack(parts.device):
             parts.uplink.on_ack(now_s, data)
         elif topic == parts.topics.ingest(shard_of(parts.device)):
@@ -206,6 +246,7 @@ class Supervisor:
         if change.connected:
             log.info("connected to %s", parts.address)
             self._memory.counters["connected"] += 1
+            parts.budget.on_network(interface_of(parts.link.local_address))
             parts.uplink.on_connected(now_s)
             parts.reporter.forget()
             parts.link.publish(parts.topics.presence(parts.device), PRESENT, retain=True)
@@ -235,6 +276,7 @@ class Supervisor:
             return
         self._memory.settings_version = document.version
         settings = document.settings
+        self._parts.budget.follow(settings)
         if settings.state_interval_s is not None:
             self._parts.reporter.every(settings.state_interval_s)
         if settings.buffer_bytes is not None:
@@ -250,7 +292,8 @@ class Supervisor:
             with self._guarded(f"model {model}"):
                 state = self._model(model, denied, now_ms, now_s)
                 if state is not None:
-                    self._memory.models[model] = state
+                    pin = parts.pins.holding(model, now_ms)
+                    self._memory.models[model] = replace(state, pinned=pin)
 
         if parts.trust.granted:
             parts.trust.end_grants(d for m in names for d in parts.actor.journal(m).slots)
@@ -258,7 +301,8 @@ class Supervisor:
     def _names(self) -> list[ModelName]:
         orders, document = self._parts.orders, self._parts.orders.document
         pinned = document.pins if document is not None else ()
-        return sorted({*self._parts.disk.models(), *orders.plans, *pinned})
+        here = self._parts.pins.pins
+        return sorted({*self._parts.disk.models(), *orders.plans, *pinned, *here})
 
     def _denied(self) -> frozenset[Digest]:
         deny = self._parts.orders.deny
@@ -275,10 +319,17 @@ class Supervisor:
         for _ in range(MAX_STEPS):
             if turn is None or not turn.done.again:
                 break
+            self._notify.alive()
             turn = self._step(model, trusted, now_ms, now_s)
         if turn is None:
             return None
+        trial = picture.trial(parts, turn.observed, self._memory.trials.get(model))
+        if trial is not None:
+            self._memory.trials[model] = trial
+        else:
+            self._memory.trials.pop(model, None)
         served = serves(turn.observed)
+        self._lead(model, turn, served)
         return model_state(
             turn.decision,
             turn.observed,
@@ -288,6 +339,23 @@ class Supervisor:
             serving=parts.disk.installed(served) if served is not None else None,
             problem=turn.done.problem,
         )
+
+    def _lead(self, model: ModelName, turn: _Stepped, served: Digest | None) -> None:
+        """Applications that run the model themselves do as the runner does, trials included.
+        Between two runners they go on."""
+        parts, journal = self._parts, turn.observed.journal
+        views = [view for view in parts.runners.views() if view.role == "serving"]
+        loads = [
+            load for v in views for load in v.loads if (load.model, load.digest) == (model, served)
+        ]
+        if loads:
+            proven = served == journal.current
+            may = loads[-1] if loads[-1].answering == "model" else None
+            parts.applications.follow(model, Wanted(may, proven))
+        elif isinstance(turn.decision.desired, Nothing) or (
+            journal.current is not None and turn.observed.revoked.get(journal.current) == "stop"
+        ):
+            parts.applications.follow(model, Wanted(None))
 
     def _step(
         self, model: ModelName, trusted: Trusted, now_ms: int, now_s: float
@@ -320,10 +388,12 @@ class Supervisor:
     def _decide(self, model: ModelName, trusted: Trusted, now_ms: int) -> Decision:
         parts = self._parts
         journal = parts.actor.journal(model)
-        installed = parts.disk.installed(journal.current) if journal.current else None
+        runs = journal.current or journal.tried
+        installed = parts.disk.installed(runs) if runs else None
         local = Local(
             now_ms,
             parts.facts,
+            parts.pins.order(model, now_ms),
             current=journal.current,
             previous=journal.previous,
             trial=journal.tried,
@@ -347,12 +417,14 @@ class Supervisor:
         if message is not None:
             topic = self._parts.topics.up(self._parts.device, "records")
             self._parts.link.publish(topic, message)
+            self._parts.budget.moved(topic, message)
 
     # --- the end ----------------------------------------------------------------------------------
 
     def _leave(self) -> None:
         parts = self._parts
-        log.info("stopping")
+        events.info("agent stops: what was asked is answered, and counts are kept")
+        self._notify.stopping()
         with self._guarded("stopping runners"):
             self._drain()
         with self._guarded("stopping counts"):
@@ -362,12 +434,13 @@ class Supervisor:
         parts.link.publish(parts.topics.presence(parts.device), ABSENT, retain=True)
         parts.link.stop()
         parts.runners.close()
+        parts.applications.close()
         parts.outbox.close()
 
     def _drain(self) -> None:
         parts = self._parts
         for view in parts.runners.views():
-            if view.role == "serving":
+            if view.role in ("serving", "parked"):
                 parts.runners.drain(view.id)
             elif view.role == "standby":
                 parts.runners.kill(view.id)

@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import random
+import secrets
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import Final
 
 import zstandard
 
+from edge_agent import notify
 from edge_agent.act import Actor
+from edge_agent.applications import Applications, Counted, RunnersAndApplications
+from edge_agent.budget import Budget
 from edge_agent.buffer import Outbox
 from edge_agent.clock import Clock
 from edge_agent.collector import Collector
@@ -24,15 +28,24 @@ from edge_agent.fetch import Fetcher
 from edge_agent.identity import Identity, load
 from edge_agent.inbox import Inbox
 from edge_agent.link import Link
+from edge_agent.local_pins import LocalPins
+from edge_agent.meter import Meter
 from edge_agent.orders import Orders
 from edge_agent.parts import Parts
+from edge_agent.recent import Recent
 from edge_agent.renew import Renewal
 from edge_agent.reporter import Reporter
-from edge_agent.runners import Runners
+from edge_agent.room import address_space
+from edge_agent.runner.bearer import make_token, read_token
 from edge_agent.settings import DEVELOPMENT, Intervals, Settings
 from edge_agent.supervisor import ABSENT, Supervisor
+from edge_agent.technician.carrying import EXPORT, Exporter
 from edge_agent.technician.door import Door
+from edge_agent.technician.examining import Examining
+from edge_agent.technician.holding import Holding
+from edge_agent.technician.telling import Telling
 from edge_agent.technician.usb import Installer
+from edge_agent.transfer import Terms
 from edge_agent.trust import Trust
 from edge_agent.uplink import Uplink
 from protocol.bundle import Facts
@@ -45,18 +58,31 @@ log = logging.getLogger(__name__)
 _LEVEL: Final = 3
 
 
-def run_agent(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises `InvalidRequest` OUT-D402 beside another agent."""
+def run_agent(settings: Settings, recent: Recent | None = None) -> None:
+    """Run until SIGTERM or SIGINT; `recent` holds what is logged, for whoever asks.
+
+    Raises `InvalidRequest` OUT-D402 beside another agent.
+    """
     identity = load(settings.paths.home)
     settings.paths.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(settings.paths.lock)
     try:
         parts = build(settings, identity)
-        supervisor = Supervisor(parts)
+        supervisor = Supervisor(parts, notify.from_environment(os.environ, os.getpid()))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.stop())
         installer = Installer(parts, supervisor)
-        door = Door(settings.paths.socket, supervisor.status, {"install": installer.install})
+        holding = Holding(parts, supervisor)
+        commands = {
+            "install": installer.install,
+            "rollback": holding.rollback,
+            "pin": holding.pin,
+            "unpin": holding.unpin,
+            "doctor": Examining(parts).doctor,
+            "logs": Telling(recent or Recent()).logs,
+            EXPORT: Exporter(settings.paths.home, parts, supervisor).export,
+        }
+        door = Door(settings.paths.socket, supervisor.status, commands)
         try:
             supervisor.run()
         finally:
@@ -93,8 +119,22 @@ def build(settings: Settings, identity: Identity) -> Parts:
         min_window_n=intervals.min_window_answers,
         checkpoint_s=intervals.checkpoint,
     )
-    runners = Runners(paths.run, port=settings.port)
     facts = find_facts()
+    applications = Applications(paths.run)
+    runners = RunnersAndApplications(
+        applications,
+        paths.run,
+        port=settings.port,
+        listen=settings.listen,
+        token_file=_token_file(settings),
+        ready_s=settings.deadlines.load,
+        run_limit_s=settings.deadlines.request,
+        address_space_bytes=lambda loads: address_space(
+            [load.need for load in loads], facts.ram_bytes
+        ),
+        on_death=inbox.wake,
+    )
+    budget = Budget(paths.budget, Terms(networks=settings.networks), clock.local_now)
     fetcher = Fetcher(
         link,
         topics,
@@ -106,6 +146,7 @@ def build(settings: Settings, identity: Identity) -> Parts:
         frame_timeout_s=intervals.frame_timeout,
         want_interval_s=intervals.want,
         on_wake=inbox.wake,
+        permits=budget,
     )
     return Parts(
         device=identity.device,
@@ -117,10 +158,13 @@ def build(settings: Settings, identity: Identity) -> Parts:
         inbox=inbox,
         link=link,
         address=str(address),
+        budget=budget,
         trust=trust,
         orders=orders,
+        pins=LocalPins(paths.documents),
         disk=disk,
         runners=runners,
+        applications=applications,
         fetcher=fetcher,
         actor=Actor(
             disk,
@@ -130,9 +174,11 @@ def build(settings: Settings, identity: Identity) -> Parts:
             agent=facts.agent,
             dev=identity.dev,
             random=rng.random,
+            meter=Meter(settings.memory_bytes),
+            kept_free=lambda: outbox.growth_bytes,
         ),
         outbox=outbox,
-        collector=Collector(runners, outbox),
+        collector=Collector(Counted(runners, applications), outbox),
         reporter=Reporter(outbox, intervals.state),
         uplink=Uplink(
             outbox,
@@ -163,6 +209,16 @@ def find_facts() -> Facts:
         python=platform.python_version(),
         system=platform.system(),
     )
+
+
+def _token_file(settings: Settings) -> Path | None:
+    """Raises `InvalidRequest` OUT-S110 where there is a file that holds no token."""
+    if settings.listen is None:
+        return None
+    file = settings.token or settings.paths.inference_token
+    make_token(file, secrets.token_urlsafe(32))
+    read_token(file)
+    return file
 
 
 def _address(settings: Settings, identity: Identity) -> Address:

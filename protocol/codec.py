@@ -47,6 +47,7 @@ Decompress = Callable[[bytes, int], bytes]
 Compress = Callable[[bytes], bytes]
 
 
+_PLAIN: Final = frozenset({int, str, float, bool, type(None)})
 _ALWAYS_WRITTEN: Final = "must_understand"
 """What an agent must know is said, never implied by a default that may change."""
 
@@ -57,6 +58,8 @@ def to_wire(value: object) -> Any:
     Fields that equal their default are left out, so a default is part of the wire form and can
     never change.
     """
+    if type(value) in _PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         wire = {}
         for field in dataclasses.fields(value):
@@ -73,7 +76,8 @@ def to_wire(value: object) -> Any:
     if isinstance(value, dict):
         return {key: to_wire(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_wire(item) for item in value]
+        # Most of what devices write is lists of numbers.
+        return [item if type(item) is int else to_wire(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(to_wire(item) for item in value)
     return value

@@ -39,6 +39,10 @@ class TransferWindow:
     start_minute: MinuteOfDay
     stop_minute: MinuteOfDay
 
+    def __post_init__(self) -> None:
+        if self.start_minute == self.stop_minute:
+            raise ValueError("a window begins and ends at different minutes")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Final, Literal, get_args
 
 from msgspec import Meta
 
 from protocol import codec
 from protocol.errors import NotUnderstood
-from protocol.identifiers import Count, Digest
+from protocol.identifiers import Count, Digest, digest
+from protocol.rules import Rules
 
 DATATYPES: Final = {
     "BOOL": 1,
@@ -30,6 +31,16 @@ DATATYPES: Final = {
 """Open Inference Protocol names and their bytes per element (0: variable)."""
 
 Dimension = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+
+Trigger = Literal["errors", "latency", "nonfinite", "contract", "crashes", "drift", "confidence"]
+"""What can be wrong with a bundle that runs."""
+
+TRIGGERS: Final[tuple[Trigger, ...]] = get_args(Trigger)
+
+Action = Literal["previous", "fallback", "rules", "refuse"]
+"""What a device then does: go back, go to the named bundle, answer by rules, or not at all."""
+
+ACTIONS: Final[dict[str, Action]] = {name: name for name in get_args(Action)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +86,62 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a trial has failed. A share is of requests."""
+    """When a bundle has failed. A share is of requests."""
 
     error_share: float = 0.01
     nonfinite_share: float = 0.0
     crashes: int = 3
     alpha: float = 1e-4
-    """Chance that a fine model is returned by the confidence and class mix guards together."""
+    """Chance that a fine model is returned by confidence, class mix and latency together."""
     confidence_drop: float = 0.05
     """Smallest fall of mean confidence that counts; a better model may be surer than the last."""
     class_shift: float = 0.1
     """Smallest total variation distance between class mixes that counts."""
+    latency_ratio: float = 3.0
+    """Smallest growth of the 95th percentile of latency that counts: so many times what it was."""
+    latency_floor_s: float = 0.005
+    """And so many seconds more: three times next to nothing is next to nothing."""
+    contract_share: float | None = None
+    """Share of requests that may break the contract; None: as many as callers like."""
+
+    def __post_init__(self) -> None:
+        shares = (self.error_share, self.nonfinite_share, self.contract_share or 0.0)
+        if not all(0 <= share <= 1 for share in (*shares, self.confidence_drop, self.class_shift)):
+            raise ValueError("shares, confidence_drop and class_shift are from 0 to 1")
+        if not 0 < self.alpha < 1 or not 1 <= self.crashes <= 1000:
+            raise ValueError("alpha lies between 0 and 1, crashes from 1 to 1,000")
+        if not 1 <= self.latency_ratio <= 1000 or not 0 <= self.latency_floor_s <= 3600:
+            raise ValueError("latency_ratio is 1 to 1,000, latency_floor_s 0 to 3,600")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What a bundle may choose about the session that runs it: these and no others, since some
+    options of onnxruntime crash the process that sets them.
+
+    Raises `NotUnderstood` for a value that is none of those listed.
+    """
+
+    intra_op_threads: Annotated[int, Meta(ge=1, le=8)] = 1
+    memory_arena: bool = False
+    """Whether memory of a run is kept for the next one: a little faster, and never given back."""
+    prepacking: str = "auto"
+    """Whether weights are copied into the form that runs fastest: on, off, or auto, which means
+    not those that lie outside of the model's file, if they have more than 10 MiB."""
+    graph_optimization: str = "all"
+    """none, basic, extended or all."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in _SESSION_VALUES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise NotUnderstood((f"session.{name}:{value[:32]}",))
+
+
+_SESSION_VALUES: Final = {
+    "prepacking": ("auto", "on", "off"),
+    "graph_optimization": ("none", "basic", "extended", "all"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +154,32 @@ class Policy:
     limits: Limits = Limits()
     fallback: Digest | None = None
     on_exhausted: Literal["previous", "refuse"] = "previous"
+    actions: dict[str, str] = field(default_factory=dict)
+    """`{trigger: action}` once this bundle is what was proven here; `previous` for the rest."""
+    after_commit: tuple[str, ...] = ("errors", "nonfinite", "crashes")
+    """Triggers that are watched for good. Deaths of runners always are."""
+    rules: Rules | None = None
+    """What answers where an action says `rules`, or where no model is left."""
+    session: SessionOptions = SessionOptions()
     dev: DevPolicy | None = None
     must_understand: tuple[str, ...] = ("policy/1",)
+
+    def __post_init__(self) -> None:
+        unknown = [
+            f"trigger:{n[:32]}" for n in (*self.actions, *self.after_commit) if n not in TRIGGERS
+        ]
+        unknown += [f"action:{name[:32]}" for name in self.actions.values() if name not in ACTIONS]
+        if unknown:
+            raise NotUnderstood(tuple(sorted(set(unknown))[:8]))
+        if self.fallback is not None:
+            digest(self.fallback)
+        if "rules" in self.actions.values() and self.rules is None:
+            raise ValueError("an action says `rules`, but the policy has no rules")
+        if "fallback" in self.actions.values() and self.fallback is None:
+            raise ValueError("an action says `fallback`, but the policy names no fallback")
+
+    def action(self, trigger: Trigger) -> Action:
+        return ACTIONS[self.actions.get(trigger, "previous")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +264,18 @@ class Card:
 
 
 def member_document(data: bytes, into: type[codec.T]) -> codec.T:
-    """Decode a signed JSON member (contract, profile, policy, card)."""
-    return codec.decode_signed(data, into, limit=codec.MAX_BUNDLE_DOCUMENT)
+    """Decode a signed JSON member (contract, profile, policy, card).
+
+    Raises `PeerError`; `NotUnderstood` for what this version does not know: a session option that
+    were ignored would let a model run otherwise than its approvers signed.
+    """
+    document = codec.decode_signed(data, into, limit=codec.MAX_BUNDLE_DOCUMENT)
+    if isinstance(document, Policy):
+        raw = codec.decode(data, dict[str, Any], limit=codec.MAX_BUNDLE_DOCUMENT)
+        unknown = raw.get("session", {}).keys() - {f.name for f in fields(SessionOptions)}
+        if unknown:
+            raise NotUnderstood(tuple(f"session.{name[:32]}" for name in sorted(unknown)[:8]))
+    return document
 
 
 def pretty(value: object) -> bytes:

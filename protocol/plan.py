@@ -234,6 +234,8 @@ class Local:
     """A candidate that is active but not committed."""
     fallback: Digest | None = None
     """Of the signed policy of what runs."""
+    instead: Digest | None = None
+    """The same, once what runs has stopped working well and its policy says to go there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +260,12 @@ def resolve(
 ) -> Resolution:
     """Order: technician's pin, document's pin, rollout, stable, signed fallback; then drop.
 
-    Without a verified document nothing is assigned, except what a technician pinned.
+    Without a verified document nothing is assigned, except what a technician pinned; and where
+    nothing is, nobody needs a fallback.
     """
     wanted: list[Candidate] = []
+    if local.instead is not None:
+        wanted.append(Candidate(local.instead, "fallback"))
     if local.pin is not None and _holds(local.pin, local.now_ms):
         wanted.append(Candidate(local.pin.digest, "technician"))
     if document is not None:
@@ -269,7 +274,7 @@ def resolve(
             wanted.append(Candidate(pin.digest, "pin"))
         if plan is not None:
             wanted.extend(_assigned(plan, document, local))
-    if local.fallback is not None:
+    if local.fallback is not None and wanted:
         wanted.append(Candidate(local.fallback, "fallback"))
     candidates: list[Candidate] = []
     dropped: list[Dropped] = []

@@ -636,6 +636,22 @@ _ROWS: Final = (
         "ask again a little later",
     ),
     (
+        "OUT-I115",
+        "too_slow",
+        "the request did not arrive in time",
+        7,
+        408,
+        "send a request without pauses",
+    ),
+    (
+        "OUT-I116",
+        "body_encoding",
+        "the body has an encoding that is not known here",
+        2,
+        415,
+        "send it plain, or as gzip or deflate",
+    ),
+    (
         "OUT-I120",
         "inference_unreachable",
         "the inference server is not reachable",

@@ -16,10 +16,16 @@ from protocol.identifiers import Count, Digest, ModelName, digest, model_name
 Phase = Literal["idle", "waiting", "fetching", "staged", "probing", "standby", "probation"]
 """How far the device is with the bundle it heads for; `idle` when it runs what it should."""
 
-Result = Literal["committed", "rejected", "rolled_back", "rescued"]
+Result = Literal["committed", "rejected", "rolled_back", "rescued", "degraded"]
+"""`degraded`: it stays what was proven here, but its signed rules answer, or nothing does."""
+
+Answering = Literal["model", "rules", "refuses"]
+"""What answers requests: the model, the signed rules of its policy, or, as that says, nothing."""
 
 MAX_MODELS = 64
 MAX_NOTES = 8
+MAX_WHY = 200
+MAX_WHO = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,27 @@ class Guards:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalPin:
+    """One model held at one bundle by whoever stands at the device. It overrides no denial."""
+
+    digest: Digest
+    until_ms: Count | None = None
+    """Trusted time at which it ends by itself; None: when somebody takes it back."""
+    why: str = ""
+    who: str = ""
+    """The user of the device who asked for it."""
+    at_ms: Count = 0
+
+    def __post_init__(self) -> None:
+        digest(self.digest)
+        if len(self.why) > MAX_WHY or len(self.who) > MAX_WHO:
+            raise ValueError(f"why has at most {MAX_WHY} characters, who {MAX_WHO}")
+
+    def holds(self, now_ms: int) -> bool:
+        return self.until_ms is None or now_ms < self.until_ms
+
+
+@dataclass(frozen=True, slots=True)
 class ModelState:
     """One model on one device."""
 
@@ -102,8 +129,13 @@ class ModelState:
     return_needs_download: bool = False
     committed_unexercised: bool = False
     guards: Guards | None = None
+    answering: Answering = "model"
+    triggers: dict[str, str] = field(default_factory=dict)
+    """Per trigger of its policy `active`, or why it cannot judge what serves."""
     notes: dict[Digest, Note] = field(default_factory=dict)
     last: Outcome | None = None
+    pinned: LocalPin | None = None
+    """What a technician holds it at, whether or not that may run."""
 
     def __post_init__(self) -> None:
         for value in (self.current, self.previous, self.serving, self.target, *self.notes):
@@ -135,6 +167,8 @@ class BufferState:
     conflicts: Count = 0
     thinned: Count = 0
     """Records whose histograms were given up for room; their counts are kept."""
+    merged: Count = 0
+    """Records that went into coarser ones for room; only resolution is lost by that."""
 
 
 @dataclass(frozen=True, slots=True)

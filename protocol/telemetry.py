@@ -171,6 +171,11 @@ class InferenceWindow:
     """`histogram.CONFIDENCE_BINS` bins of the largest probability, per row."""
     classes: Counts = ()
     """Rows per predicted class, in the contract's order."""
+    by_rules: Count = 0
+    """Requests that signed rules answered in the model's place; not among `answers`."""
+    outside: Count = 0
+    """Rows with an input value outside of the contract's range, or NaN where it gives a range.
+    Only of monitored inputs."""
 
     def __post_init__(self) -> None:
         digest(self.manifest)
@@ -252,6 +257,8 @@ def merge_bodies(first: Body, second: Body) -> Body:
                 add(first.latency, second.latency),
                 add(first.confidence, second.confidence),
                 add(first.classes, second.classes),
+                first.by_rules + second.by_rules,
+                first.outside + second.outside,
             )
         case DriftWindow(), DriftWindow():
             _same_source(first, second)

@@ -6,6 +6,7 @@ decimal units, counts with separators. Unknown is "unknown", never 0.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,6 +14,7 @@ UNKNOWN: Final = "unknown"
 
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 _SIZES: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(B|kB|MB|GB)?")
 _AGE_LIMIT_S: Final = 7 * 86_400
 
 
@@ -43,6 +45,15 @@ def size(count: float | None) -> str:
             digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
             return f"{value:.{digits}f} {unit}"
     return f"{int(count)} B"
+
+
+def bytes_in(text: str) -> int:
+    """What `size` says, read back: "2MB", "500 kB", "1.5GB", "131". Raises `ValueError`."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r:.40} is no size, like 2MB or 500kB")
+    factors = {unit: factor for factor, unit in _SIZES}
+    return round(float(found[1]) * factors.get(found[2], 1))
 
 
 def size_of(part: float, whole: float) -> str:

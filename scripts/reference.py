@@ -71,6 +71,22 @@ OWN_EXITS: Final = {
         1: "a version was tried and failed here",
         8: "everything is here and waits",
     },
+    "outrider-agent doctor": {
+        0: "every check passed or was skipped",
+        1: "a check failed",
+        8: "a check warns",
+    },
+    "outrider-agent install-service": {8: "`--dry-run` has shown what would be done"},
+    "outrider-agent pin": {
+        0: "it is in force: the version answers, or is on its way",
+        3: "this version is not on the device",
+        8: "it is in force, and something holds the version up",
+    },
+    "outrider-agent rollback": {
+        0: "it is in force: the version before answers, or is about to",
+        5: "there is nothing to go back to",
+        8: "it is in force, and something holds the version up",
+    },
     "outrider-agent status": {
         0: "every model runs normally",
         1: "a model has nothing that works",
@@ -558,6 +574,7 @@ mistaken for one.
 
 
 MEANINGS: Final = {
+    "networks": "What may travel on which network, from the environment.",
     "fleet": "Name of the fleet: 1 to 32 of a-z and 0-9; part of every topic and certificate.",
     "dev": "Made by `init --dev`: keys on this machine, short intervals.",
     "api_host": "Address that the API listens on.",
@@ -572,8 +589,8 @@ MEANINGS: Final = {
     "frame_timeout": "Without a frame for so long, the next payload is tried.",
     "want": "Shortest time between two requests for frames that did not come.",
     "state_interval_s": "How often the whole state is reported.",
-    "bytes_per_day": "Byte budget of downloads. Not obeyed in this version.",
-    "transfer_windows": "Times in which payloads may be fetched. Not obeyed in this version.",
+    "bytes_per_day": "What may travel in a local day; downloads that do not fit wait.",
+    "transfer_windows": "Local hours in which payloads may be fetched; none: always.",
     "capture_off": "Switches capture off. There is no capture in this version.",
     "drift_ln_threshold": "For a drift alarm on the device. There is none in this version.",
 }
@@ -591,6 +608,23 @@ def settings_page() -> str:
                 f" `{agent.DEFAULT_HOME}`, anybody else `~/.outrider-agent`.",
             ),
             (_code(agent.PORT_VARIABLE), "Inference port of the agent; `--port` wins."),
+            (
+                _code(agent.NETWORKS_VARIABLE),
+                "What the agent may move a day on which network: `wwan*=2MB,eth*=free`.",
+            ),
+            (
+                _code(agent.MEMORY_VARIABLE),
+                "Bytes that the agent and its runners may use together; without it, what the"
+                " machine and the control groups allow.",
+            ),
+            (
+                _code(agent.LOAD_VARIABLE),
+                "Seconds for loading models, and again for their golden vectors: 30.",
+            ),
+            (
+                _code(agent.REQUEST_VARIABLE),
+                "Seconds for one request in a model, then its runner is ended: 30.",
+            ),
             (_code(MOSQUITTO_VARIABLE), "Path of the mosquitto program that `outrider up` runs."),
             ("`NO_COLOR`", "No colours on a terminal."),
         ],
@@ -612,8 +646,7 @@ def settings_page() -> str:
         _intervals(agent.Intervals(), agent.DEVELOPMENT),
         "## Device document",
         "Settings of one device that travel signed. Out of range refuses the whole document. Null"
-        " means: as the device is configured. They are part of the wire format; this version has"
-        " no command and no endpoint that sets them.",
+        " means: as the device is configured. `outrider device set` sets them.",
         _fields(device.Settings),
         "## Rollout file",
         "Fields of `outrider rollout start -f FILE` and of `POST /v1/fleets/{fleet}/rollouts`."

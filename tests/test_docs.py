@@ -156,9 +156,10 @@ def test_the_quick_tour_is_part_of_the_tutorial():
 
 def test_every_page_with_commands_is_carried_out():
     from tests.e2e import test_ceremony_pages, test_tutorial
+    from tests.edge_agent.sdk import test_page
 
     with_commands = {path.stem for path in EXECUTED if walkthrough.read(path).commands}
-    carried_out = {*test_tutorial.PAGES, *test_ceremony_pages.PAGES}
+    carried_out = {*test_tutorial.PAGES, *test_ceremony_pages.PAGES, test_page.PAGE.stem}
     assert with_commands == {TUTORIAL.stem, *carried_out}
     assert not walkthrough.read(ABOUT_TESTS).commands
 

@@ -36,6 +36,8 @@ ONLY_LOOKS: Final = (
     "outrider model list",
     "outrider model show",
     "outrider-agent status",
+    "outrider-agent doctor",
+    "outrider-agent logs",
 )
 
 _FENCE: Final = re.compile(

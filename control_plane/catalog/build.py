@@ -17,6 +17,7 @@ from control_plane.catalog.contract import Role, make_contract
 from control_plane.catalog.golden import VECTORS, golden, pick
 from control_plane.catalog.inspect import Inspected, inspect
 from control_plane.catalog.lineage import file_source
+from control_plane.catalog.policy import Completed, checked
 from control_plane.catalog.profile import make_profile
 from control_plane.catalog.samples import fit, fixed_batch, run
 from control_plane.catalog.session import Session
@@ -93,7 +94,7 @@ def build(
     *,
     into: Path | None = None,
     card: CardFields | None = None,
-    policy: Policy | None = None,
+    policy: Policy | Completed | None = None,
     dev: bool = False,
     needs: Needs | None = None,
     outputs: Outputs | None = None,
@@ -112,14 +113,14 @@ def build(
     needs = needs or Needs()
     inspected = inspect(onnx_path, target=needs.onnxruntime, limit=limit)
     needs = _at_least(needs, inspected.onnxruntime)
-    policy = policy or Policy()
-    if dev:
-        policy = replace(policy, dev=DevPolicy())
     directory = (into or Path()) / f"{model}-{version}.bundle"
     with tempfile.TemporaryDirectory(prefix="outrider-build-") as folder:
         # What is run here is what ships: renamed members included.
         staged = _stage(Path(folder), inspected)
         measured = _measure(staged, inspected, samples, outputs or Outputs(), feature_names)
+        promised = _promised(policy or Policy(), measured)
+        if dev:
+            promised = replace(promised, dev=DevPolicy())
         described = make_card(
             model,
             version,
@@ -131,7 +132,7 @@ def build(
             "contract": pretty(measured.contract),
             "golden": measured.golden,
             "profile": pretty(measured.profile),
-            "policy": pretty(policy),
+            "policy": pretty(promised),
             "card": pretty(described),
         }
         files = [_file("model", _NAMES["model"], staged)]
@@ -153,7 +154,7 @@ def build(
         measured.profile,
         measured.vectors,
         described,
-        policy,
+        promised,
     )
 
 
@@ -192,6 +193,13 @@ def _measure(
     vectors = golden(contract, rows, lambda: Session(model), inspected.random)
     profile = make_profile(contract, inputs, answers, feature_names)
     return _Measured(contract, profile, vectors, len(chosen))
+
+
+def _promised(policy: Policy | Completed, measured: _Measured) -> Policy:
+    """Raises `InvalidRequest` OUT-S120 for rules that do not fit what was measured."""
+    if isinstance(policy, Policy):
+        return checked(policy, measured.contract, measured.profile)
+    return policy(measured.contract, measured.profile)
 
 
 def _reference(reference: str) -> tuple[str, str]:

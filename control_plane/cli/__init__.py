@@ -11,7 +11,7 @@ from control_plane.cli import (
     audit,
     auth,
     broker,
-    device_identity,
+    device_records,
     explaining,
     export,
     failing,
@@ -39,7 +39,7 @@ for each in (setting_up.init, setting_up.up, setting_up.serve, setting_up.demo):
     command(app)(each)
 app.add_typer(releases.app, name="model")
 app.add_typer(rollouts.app, name="rollout")
-app.add_typer(device_identity.app, name="device")
+app.add_typer(device_records.app, name="device")
 app.add_typer(export.app, name="export")
 app.add_typer(auth.app, name="auth")
 app.add_typer(audit.app, name="audit")

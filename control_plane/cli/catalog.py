@@ -37,6 +37,10 @@ def build(
     data: Annotated[
         list[str] | None, typer.Option(help="Where the training data came from: URI[@revision].")
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="YAML or JSON: when a device gives it up, and what it does then."),
+    ] = None,
     dev: Annotated[
         bool | None,
         typer.Option("--dev/--no-dev", help="Short intervals; by default as the control plane."),
@@ -49,6 +53,7 @@ def build(
 
     from control_plane.catalog import CardFields
     from control_plane.catalog import build as make
+    from control_plane.catalog.policy import read_policy
     from control_plane.catalog.report import report
     from protocol.members import Source
 
@@ -68,6 +73,7 @@ def build(
         reference,
         into=into,
         card=CardFields(created=created, description=description, data=sources),
+        policy=read_policy(policy) if policy is not None else None,
         dev=_dev(home) if dev is None else dev,
     )
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from control_plane.cli import showing
+from control_plane.cli import device_settings, showing
 from protocol.identifiers import short
 from protocol.wording import UNKNOWN, date, day, duration, moment
 
@@ -58,6 +58,12 @@ def page(found: Body, records: Body, now_ms: int) -> Iterator[tuple[str, str]]:
             "pinned",
             f"{pin['model']}/{version}" + (f" until {date(until, now_ms)}" if until else ""),
         )
+    for model in device["models"]:
+        at_device = (reported or {}).get("models", {}).get(model["model"], {}).get("pinned")
+        if at_device is not None:
+            yield "pinned", _at_device(model, at_device, now_ms)
+    for said in device_settings.words(document["settings"]):
+        yield "limited", said
     contact = moment(showing.moment_ms(device["last_contact"]), now_ms)
     read = "" if document["read"] >= document["version"] else f", {document['read']} read"
     yield "contact", f"{contact}     document {document['version']}{read}"
@@ -75,8 +81,19 @@ def _model(model: Body, reported: Body, now_ms: int) -> Iterator[tuple[str, str]
     if model["heads_for"]:
         yield "should run", f"{model['heads_for']}: {_origin(model, reported)}"
     if model["why"]:
-        label = "why" if model["state"] in ("rolled back", "failed") else "waits for"
+        ended = ("rolled back", "failed", "rules answer", "refuses")
+        label = "why" if model["state"] in ended else "waits for"
         yield label, f"{model['why']} {model['detail']}".rstrip()
+
+
+def _at_device(model: Body, pin: Body, now_ms: int) -> str:
+    """What a technician holds a model at, with who and why."""
+    names = {model["target"]: model["heads_for"], model["digest"]: model["runs"]}
+    name = names.get(pin["digest"]) or f"{model['model']} {short(pin['digest'])}"
+    by = f" by {pin['who']}" if pin.get("who") else ""
+    until = f" until {date(pin['until_ms'], now_ms)}" if pin.get("until_ms") else ""
+    why = f": {pin['why']}" if pin.get("why") else ""
+    return f"on the device at {name}{by}{until}{why}"
 
 
 def _origin(model: Body, reported: Body) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from control_plane.cli import device_pages, screen, showing
+from control_plane.cli import device_pages, device_settings, screen, showing
 from control_plane.cli.commands import AsJson, Cursor, Home, Why, command, connect, group
 from control_plane.client import Client, segment
 from protocol.errors import InvalidRequest
 from protocol.identifiers import model_version
+from protocol.moments import FORMS, ahead
 from protocol.wording import day
 
 app = group("Devices of the fleet.")
@@ -88,9 +88,7 @@ def pin(
     name: Name,
     reference: Reference,
     why: Why = "",
-    until: Annotated[
-        str | None, typer.Option(help="1dec, 2026-12-01, 14d or 6h; for ever without it.")
-    ] = None,
+    until: Annotated[str | None, typer.Option(help=f"{FORMS}; for ever without it.")] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -143,6 +141,43 @@ def allow(
     screen.result(f"allowed {reference} on 1 device (document {document}); it may try again")
 
 
+@command(app, "set")
+def set_(
+    name: Name,
+    bytes_per_day: Annotated[
+        str | None, typer.Option(help="What may travel in a day: 2MB, 500kB, or any.")
+    ] = None,
+    transfer: Annotated[
+        list[str] | None,
+        typer.Option(help="Hours for downloads, local time: 01:00-05:00, or any; repeatable."),
+    ] = None,
+    buffer: Annotated[str | None, typer.Option(help="Room for records: 32MB, or any.")] = None,
+    state_interval: Annotated[
+        str | None, typer.Option(help="Between two reports without news: 10min, 2h, or any.")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set what a device may send and keep; what is not named stays as it is."""
+    with connect(home) as client:
+        path = f"{_path(name)}/settings"
+        before = client.get(_path(name))["document"]["settings"]
+        after = device_settings.changed(
+            before,
+            bytes_per_day=bytes_per_day,
+            transfer=transfer or (),
+            buffer=buffer,
+            state_interval=state_interval,
+        )
+        answer = client.put(path, after)
+        if as_json:
+            showing.document(answer)
+            return
+        document = _document(client, name)
+    said = ", ".join(device_settings.words(after)) or "as the device is configured"
+    screen.result(f"set 1 device (document {document}): {said}")
+
+
 def _path(name: str) -> str:
     return f"devices/{segment(name)}"
 
@@ -165,23 +200,10 @@ def _pinned(client: Client, name: str) -> str:
 
 def _moment(text: str, now_ms: int) -> datetime:
     """The end of a pin. Raises `InvalidRequest` OUT-S120."""
-    now = datetime.fromtimestamp(now_ms / 1000, UTC)
-    amount = re.fullmatch(r"([0-9]{1,4})([dh])", text)
-    if amount:
-        return now + timedelta(**{"days" if amount[2] == "d" else "hours": int(amount[1])})
     try:
-        at = datetime.fromisoformat(text)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
-    except ValueError:
-        pass
-    try:
-        # 2000 is a leap year: 29feb is a day; whether there is one is seen below.
-        found = datetime.strptime(f"{text} 2000", "%d%b %Y").replace(tzinfo=UTC)
-        at = found.replace(year=now.year)
-        return at if at > now else at.replace(year=now.year + 1)
+        return datetime.fromtimestamp(ahead(text, now_ms) / 1000, UTC)
     except ValueError as error:
-        wanted = "1dec, 2026-12-01, 14d or 6h"
-        raise InvalidRequest("OUT-S120", f"--until {text}: no such moment", do=wanted) from error
+        raise InvalidRequest("OUT-S120", f"--until {text}: no such moment", do=FORMS) from error
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -23,7 +23,9 @@ from control_plane.signing.review import (
     compare_contracts,
     compare_metrics,
     compare_policies,
+    healing,
     least,
+    rules_text,
     tensor_text,
     terms_changes,
 )
@@ -109,6 +111,9 @@ def _bundle(looked: Looked, evidence: Evidence, terms: Approved) -> Iterator[str
     policy = evidence.policies[0]
     if looked.measure is not None:
         for text in compare_policies(looked.measure.policies[0], policy):
+            yield from _line("policy", text)
+    else:
+        for text in (*healing(policy), *rules_text(policy)):
             yield from _line("policy", text)
     if policy.dev is not None:
         yield from _line("policy", "DEV INTERVALS: not for production")

@@ -39,12 +39,16 @@ def key_text(key: PublicKey) -> str:
 def proves(key: str, request: RenewRequest) -> bool:
     """Whether a renewal was signed with the private half of this key (PEM)."""
     loaded = serialization.load_pem_public_key(key.encode())
-    signed = proof_bytes(request.device, request.csr)
+    return signs(loaded, request.signature, proof_bytes(request.device, request.csr))
+
+
+def signs(key: object, signature: bytes, signed: bytes) -> bool:
+    """Whether a signature is by the private half of a device's key."""
     try:
-        if isinstance(loaded, ec.EllipticCurvePublicKey):
-            loaded.verify(request.signature, signed, ec.ECDSA(hashes.SHA256()))
-        elif isinstance(loaded, ed25519.Ed25519PublicKey):
-            loaded.verify(request.signature, signed)
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, signed, ec.ECDSA(hashes.SHA256()))
+        elif isinstance(key, ed25519.Ed25519PublicKey):
+            key.verify(signature, signed)
         else:
             return False
     except InvalidSignature:

@@ -65,6 +65,10 @@ def phase_of(asked: Asked, state: ReportedState | None) -> tuple[Phase, str | No
         return "targeted", None
     model = state.models.get(asked.model)
     if model is not None:
+        if model.current == asked.candidate and model.answering != "model":
+            # Proven here, and then not good enough to answer: its rules do, or nothing does.
+            note = model.notes.get(asked.candidate, Note())
+            return "rolled_back", note.reason or model.waiting
         if model.current == asked.candidate:
             return ("unexercised" if model.committed_unexercised else "healthy"), None
         given_up = _given_up(asked, model)

@@ -7,6 +7,7 @@ compared by what they promise: contract, policy, metrics. How it is said is not 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,21 @@ from control_plane.audit import Anchor, anchors_of, split_head
 from protocol.approval import Approved, ApprovedBundle
 from protocol.bundle import Needs
 from protocol.members import Contract, Policy, TensorSpec
+from protocol.rules import Answer, Value
 
 Kind = Literal["approved", "revoked", "restored", "removed", "re-pointed", "terms"]
 Purpose = Literal["approve", "revoke", "renew"]
 OnDevice = Literal["stop", "fallback", "report"]
+
+_IN_WORDS: Final = ("actions", "after_commit", "rules")
+"""Parts of a policy that are told in sentences."""
+_SIGNS: Final = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "="}
+_DOES: Final = {
+    "previous": "the version before returns",
+    "fallback": "goes to its fallback",
+    "rules": "SIGNED RULES ANSWER",
+    "refuse": "REFUSES TO ANSWER",
+}
 
 _TYPES: Final = {"FP16": "float16", "FP32": "float32", "FP64": "float64"}
 
@@ -203,7 +215,57 @@ def compare_contracts(was: Contract, now: Contract) -> ContractChanges:
 def compare_policies(was: Policy, now: Policy) -> tuple[str, ...]:
     """How a device would treat the new one otherwise. The fallback is said apart from this."""
     old, new = _flat(was), _flat(now)
-    return tuple(text for name in new | old for text in _plain(name, old.get(name), new.get(name)))
+    plain = [
+        text
+        for name in new | old
+        if name not in _IN_WORDS and not name.startswith("rules.")
+        for text in _plain(name, old.get(name), new.get(name))
+    ]
+    before = [*healing(was), *rules_text(was)]
+    after = [*healing(now), *rules_text(now)]
+    gone = [f"no longer: {text}" for text in before if text not in after]
+    kept = [text for text in after if text in before]
+    moved = kept != [text for text in before if text in after]
+    return (
+        *plain,
+        *(text for text in after if text not in before),
+        *gone,
+        *(["rules come in another order"] if moved else ()),
+    )
+
+
+def healing(policy: Policy) -> Iterator[str]:
+    """What a device does by itself once the bundle was proven there, where a policy says so."""
+    for trigger, action in sorted(policy.actions.items()):
+        yield f"{trigger}: {_DOES[action]}"
+    if policy.after_commit != Policy().after_commit:
+        yield f"watched for good: {', '.join(policy.after_commit) or 'runner deaths only'}"
+
+
+def rules_text(policy: Policy) -> Iterator[str]:
+    """Every rule in words, one line each."""
+    if policy.rules is None:
+        return
+    for rule in policy.rules.rules:
+        when = " and ".join(
+            f"{each.name or f'column {each.column}'} {_SIGNS[each.op]} {each.value!r}"
+            for each in rule.when
+        )
+        yield f"rule: where {when} answers {_answer(rule.answer)}"
+    yield f"rule: otherwise answers {_answer(policy.rules.otherwise)}"
+
+
+def _answer(answer: Answer) -> str:
+    return "; ".join(f"{name} {_values(values)}" for name, values in answer.items())
+
+
+def _values(values: tuple[Value, ...], most: int = 32) -> str:
+    """All of them, or a few and a digest of all: no difference goes unseen."""
+    texts = [repr(value) for value in values]
+    if len(texts) <= most:
+        return ", ".join(texts)
+    whole = hashlib.sha256(", ".join(texts).encode()).hexdigest()
+    return f"{', '.join(texts[:8])} ... ({len(texts):,} values, sha256 {whole[:8]})"
 
 
 def least(needs: Iterable[Needs]) -> Needs:

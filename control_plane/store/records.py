@@ -23,6 +23,7 @@ from protocol.telemetry import (
     Range,
     Record,
     StreamAck,
+    covers,
     merge_ranges,
 )
 
@@ -104,14 +105,31 @@ class Records(RecordQueries):
     def note_held(
         self, device: DeviceId, held: Sequence[tuple[int, str, int, int]], now_ms: int
     ) -> None:
-        """Keep what a probe says the device still holds. A capped list proves no gap: ignored."""
+        """Keep what a probe says the device still holds. A capped list proves no gap: ignored.
+
+        What it held before, holds no more, and never brought is remembered as well, with a lowest
+        window above the highest: only so is the loss of a whole buffer seen.
+        """
         if len(held) >= MAX_RECORDS:
             return
+        now = {(epoch, stream): (lowest, highest) for epoch, stream, lowest, highest in held}
         with self.transaction() as db:
+            before = {
+                (epoch, stream): highest
+                for epoch, stream, highest in db.execute(
+                    "SELECT epoch, stream, highest FROM held WHERE device=? AND stream<>?",
+                    (device, STATE_STREAM),
+                )
+            }
+            gone = [
+                (device, *key, highest + 1, highest)
+                for key, highest in before.items()
+                if key not in now and not covers(_stored(db, device, *key), 0, highest)
+            ]
             db.execute("DELETE FROM held WHERE device=?", (device,))
             db.executemany(
-                "INSERT OR REPLACE INTO held VALUES(?,?,?,?,?)",
-                [(device, *each) for each in held],
+                "INSERT INTO held VALUES(?,?,?,?,?)",
+                [*((device, *key, *ends) for key, ends in now.items()), *gone],
             )
             db.execute(
                 "INSERT INTO probed VALUES(?,?) ON CONFLICT(device) DO UPDATE SET at=excluded.at",
@@ -199,12 +217,15 @@ class Records(RecordQueries):
             {"d": device, "state": STATE_STREAM},
         ):
             streams.setdefault((epoch, stream), []).append((lo, hi))
-        held = {
-            (epoch, stream): lowest
-            for epoch, stream, lowest in db.execute(
-                "SELECT epoch, stream, lowest FROM held WHERE device=?", (device,)
-            )
-        }
+        held: dict[tuple[int, str], int] = {}
+        for epoch, stream, lowest, highest in db.execute(
+            "SELECT epoch, stream, lowest, highest FROM held WHERE device=? AND stream<>?",
+            (device, STATE_STREAM),
+        ):
+            held[epoch, stream] = lowest
+            if lowest > highest:
+                # Nothing of it is there any more, so what was behind the last stored is missing.
+                streams.setdefault((epoch, stream), []).append((lowest, lowest))
         gaps = []
         for (epoch, stream), ranges in sorted(streams.items()):
             lowest = held.get((epoch, stream))
@@ -277,6 +298,16 @@ def _conflicts(
             (device, record.e, record.s, record.lo, kept, record.n),
         )
     return bool(same)
+
+
+def _stored(db: sqlite3.Connection, device: DeviceId, epoch: int, stream: str) -> tuple[Range, ...]:
+    """Windows of which some version is stored, or was removed by retention."""
+    rows = db.execute(
+        "SELECT lo, hi FROM record WHERE device=:d AND epoch=:e AND stream=:s"
+        " UNION ALL SELECT 0, upto FROM retired WHERE device=:d AND epoch=:e AND stream=:s",
+        {"d": device, "e": epoch, "s": stream},
+    ).fetchall()
+    return merge_ranges(rows)
 
 
 def _retired(db: sqlite3.Connection, device: DeviceId, epoch: int, stream: str) -> int:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from control_plane.web import (
     audit,
     bundles,
+    carried,
     denials,
     device_identity,
     devices,
@@ -39,6 +40,7 @@ from protocol.codec import MAX_TUF_ROLE
 from protocol.enrolment import MAX_REQUEST, RENEW
 from protocol.enrolment import PATH as ENROL
 from protocol.payload import MAX_PAYLOAD
+from protocol.records_file import MAX_FILE
 
 MAX_BODY: Final = 1024 * 1024
 """Bytes of a request that is not listed in `max_body`."""
@@ -50,6 +52,7 @@ Devices are named by their local name or their full id."""
 
 
 _UPLOAD: Final = re.compile(r"/v1/fleets/[^/]+/bundles")
+_CARRIED: Final = re.compile(r"/v1/fleets/[^/]+/records")
 _CEREMONY: Final = re.compile(r"/v1/fleets/[^/]+/tuf")
 
 
@@ -59,6 +62,8 @@ def max_body(method: str, path: str) -> int:
         return MAX_REQUEST
     if method == "POST" and _CEREMONY.fullmatch(path):
         return 4 * MAX_TUF_ROLE
+    if method == "POST" and _CARRIED.fullmatch(path):
+        return MAX_FILE
     return MAX_PAYLOAD if method == "POST" and _UPLOAD.fullmatch(path) else MAX_BODY
 
 
@@ -90,7 +95,7 @@ def create_app(parts: Parts) -> FastAPI:
     )
     for module in (
         audit, bundles, releases, drafts, denials, enrol, device_identity, devices, rollouts, drift,
-        records, events, export, operations, payloads, people, trust,
+        records, carried, events, export, operations, payloads, people, trust,
     ):  # fmt: skip
         fleet.include_router(module.router)
     app.include_router(fleet)

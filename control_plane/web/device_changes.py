@@ -8,9 +8,9 @@ from dataclasses import replace
 from control_plane.store.bundles import BundleRow
 from control_plane.store.devices import FACT, RUNS, Device
 from control_plane.web.problems import FieldError, InvalidFields
-from protocol.codec import MAX_DEVICE_DOCUMENT, encode
-from protocol.device import DeviceDocument, Pin
-from protocol.errors import InvalidRequest
+from protocol.codec import MAX_DEVICE_DOCUMENT, decode, encode
+from protocol.device import DeviceDocument, Pin, Settings
+from protocol.errors import InvalidRequest, PeerError
 from protocol.identifiers import ModelName, label_key, split_device_id
 
 _ENVELOPE = 0.7
@@ -56,6 +56,15 @@ def allowed(device: Device, bundle: BundleRow) -> Device:
     number = max(numbers.get(bundle.digest, 0), note.allow if note else 0) + 1
     allow = {**device.allow, bundle.model: {**numbers, bundle.digest: number}}
     return _fitting(replace(device, allow=allow), "#")
+
+
+def configured(device: Device, settings: Settings) -> Device:
+    """Raises `InvalidFields`, also for ranges that only the protocol's own reader checks."""
+    try:
+        checked = decode(encode(settings), Settings, limit=MAX_DEVICE_DOCUMENT)
+    except PeerError as error:
+        raise InvalidFields([FieldError("#", error.why)]) from error
+    return _fitting(replace(device, settings=checked), "#")
 
 
 def _reserved(key: str) -> FieldError | None:

@@ -120,6 +120,8 @@ def word(state: ModelState) -> str:
     last = state.last
     if state.serving is None:
         return "no model" if state.phase == "idle" else state.phase
+    if state.answering != "model":
+        return "rules answer" if state.answering == "rules" else "refuses"
     if note is not None and note.reason and note.definite:
         return "rolled back" if note.activated else "failed"
     if last is not None and last.reason == problem("superseded").code:
@@ -138,7 +140,8 @@ def word(state: ModelState) -> str:
 
 def _model(name: str, state: ModelState, references: References) -> ShownModel:
     why, detail = state.waiting, state.waiting_detail
-    if why is None and word(state) in ("rolled back", "failed") and state.last is not None:
+    ended = ("rolled back", "failed", "rules answer", "refuses")
+    if why is None and word(state) in ended and state.last is not None:
         why, detail = state.last.reason, state.last.detail
     return ShownModel(
         name,

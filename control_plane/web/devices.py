@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, ConfigDict
 from control_plane.roles import Principal
 from control_plane.store.devices import Device
 from control_plane.web.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page, after, cursor
-from control_plane.web.device_changes import allowed, pinned, relabelled, unpinned
+from control_plane.web.device_changes import allowed, configured, pinned, relabelled, unpinned
 from control_plane.web.device_view import DeviceDetails, ShownDevice, details, shown
 from control_plane.web.idempotency import Repeatable
 from control_plane.web.lookup import bundle_of, device_of, known_model, member_of, references
@@ -19,6 +19,7 @@ from control_plane.web.parts import Here, Parts
 from control_plane.web.permissions import Who, needs
 from control_plane.web.preconditions import IfMatch, check, tag
 from control_plane.web.selectors import chooser
+from protocol.device import Settings
 
 router = APIRouter(tags=["devices"], route_class=Repeatable)
 
@@ -95,6 +96,27 @@ def patch_device(
         row = member_of(parts, device)
         check(if_match, row)
         changed = _save(parts, who, row, relabelled(row, change.labels), "device.relabelled")
+    return _done(parts, changed, response)
+
+
+@router.put(
+    "/devices/{device}/settings",
+    summary="Set what a device may do",
+    dependencies=[needs("operate")],
+)
+def put_settings(
+    device: str,
+    settings: Settings,
+    parts: Here,
+    who: Who,
+    response: Response,
+    if_match: IfMatch = None,
+) -> ShownDevice:
+    """All of them at once: what is left out is as the device is configured."""
+    with parts.store.write():
+        row = member_of(parts, device)
+        check(if_match, row)
+        changed = _save(parts, who, row, configured(row, settings), "device.configured")
     return _done(parts, changed, response)
 
 
@@ -190,7 +212,12 @@ def _save(
 
 def _documented(device: Device) -> dict[str, Any]:
     """What people may change of it."""
-    return {"labels": device.labels, "pins": device.pins, "allow": device.allow}
+    return {
+        "labels": device.labels,
+        "pins": device.pins,
+        "allow": device.allow,
+        "settings": device.settings,
+    }
 
 
 def _done(parts: Parts, device: Device, response: Response) -> ShownDevice:

@@ -1,4 +1,5 @@
-"""uvicorn in a thread of its own: started at once, accepting from `promote` to `drain`."""
+"""The event loop in a thread of its own: started at once, accepting from `promote` to `park` or
+`drain`."""
 
 from __future__ import annotations
 
@@ -6,16 +7,16 @@ import asyncio
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from typing import Final
 
-import uvicorn
-
+from edge_agent.runner.connection import LINGER_S, Callers, Connection
 from edge_agent.runner.server import Application
+from edge_agent.runner.views import Door
 
 DRAIN_AT_LEAST_S: Final = 0.3
 DRAIN_AT_MOST_S: Final = 5.0
-KEEP_ALIVE_S: Final = 75
-MAX_CONNECTIONS: Final = 512
+BACKLOG: Final = 256
 TURN_S: Final = 0.02
 
 
@@ -24,62 +25,72 @@ class HttpThread:
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._server: uvicorn.Server | None = None
         self._loop = asyncio.new_event_loop()
+        self._callers = Callers(application, self._loop)
+        self._servers: list[asyncio.Server] = []
+        self._leaving: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
         self._thread.start()
         self.drained = threading.Event()
 
-    def accept(self, listener: int) -> None:
-        """Begin to accept on a listening socket, given by descriptor, that others share."""
-        asyncio.run_coroutine_threadsafe(self._accept(listener), self._loop).result()
+    def accept(self, listeners: Mapping[Door, int]) -> None:
+        """Begin to accept, or accept again, on listening sockets that others share.
+
+        The descriptors are this object's from now on.
+        """
+        asyncio.run_coroutine_threadsafe(self._accept(listeners), self._loop).result()
+
+    def pause(self) -> None:
+        """Stop accepting and give every connection its last answer, until `accept` is called."""
+        asyncio.run_coroutine_threadsafe(self._leave(last=False), self._loop)
 
     def drain(self) -> None:
         """Stop accepting; `drained` is set once every connection has had its last answer."""
-        asyncio.run_coroutine_threadsafe(self._drain(), self._loop)
+        asyncio.run_coroutine_threadsafe(self._leave(last=True), self._loop)
 
-    async def _accept(self, listener: int) -> None:
-        config = uvicorn.Config(
-            self._application,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            limit_concurrency=MAX_CONNECTIONS,
-        )
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
-        # Not `serve`: its shutdown would close idle connections under clients that are about to
-        # send. And the socket is made from the number: `socket.dup` would switch O_NONBLOCK off
-        # for the runner that still accepts on the same open file.
-        await server.startup(sockets=[socket.socket(fileno=listener)])
-        self._server = server
+    async def _accept(self, listeners: Mapping[Door, int]) -> None:
+        if self._leaving is not None:
+            # Connections that are still open are ordinary ones again.
+            self._leaving.cancel()
+        self._application.draining = False
+        for door, descriptor in listeners.items():
+            # Made from the number: `socket.dup` would switch O_NONBLOCK off for the runner that
+            # still accepts on the same open file.
+            listening = socket.socket(fileno=descriptor)
+            server = await self._loop.create_server(
+                lambda door=door: Connection(self._callers, door),  # type: ignore[misc] # one per door
+                sock=listening,
+                backlog=BACKLOG,
+            )
+            self._servers.append(server)
 
-    async def _drain(self) -> None:
+    async def _leave(self, *, last: bool) -> None:
         self._application.draining = True
-        server = self._server
-        if server is not None:
-            for listening in server.servers:
-                listening.close()
-            started = time.monotonic()
-            state = server.server_state
-            # uvicorn tells nobody when a connection ends, so it is looked at again and again.
-            while not _drained(  # noqa: ASYNC110 - there is no event to wait for
-                time.monotonic() - started, len(state.connections), len(state.tasks)
-            ):
-                await asyncio.sleep(TURN_S)
-            for connection in list(state.connections):
-                connection.shutdown()
-        self.drained.set()
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        if self._leaving is not None:
+            self._leaving.cancel()
+        self._leaving = asyncio.create_task(self._empty(last=last))
+
+    async def _empty(self, *, last: bool) -> None:
+        started = time.monotonic()
+        callers = self._callers
+        # There is no event to wait for: what ends a drain is as much time as it is connections.
+        while not _drained(  # noqa: ASYNC110 - as said
+            time.monotonic() - started, len(callers.connections), callers.busy
+        ):
+            await asyncio.sleep(TURN_S)
+        callers.part()
+        # What arrived in that moment has its answer in the next turn.
+        while callers.busy and time.monotonic() - started < DRAIN_AT_MOST_S + LINGER_S:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(TURN_S)
+        if last:
+            self.drained.set()
 
 
-def _drained(spent_s: float, connections: int, answering: int) -> bool:
+def _drained(spent_s: float, connections: int, busy: int) -> bool:
     """A connection that was idle all the time is cut at the end, a request in work never is."""
     if spent_s < DRAIN_AT_LEAST_S:
         return False
-    return not connections or (spent_s >= DRAIN_AT_MOST_S and not answering)
+    return not connections or (spent_s >= DRAIN_AT_MOST_S and not busy)

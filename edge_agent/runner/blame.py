@@ -12,8 +12,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -41,6 +40,23 @@ class Blame:
     digest: Digest
 
 
+class Busy:
+    """Not a generator: it is entered for every answer."""
+
+    __slots__ = ("_doing", "_index", "_notebook")
+
+    def __init__(self, notebook: Notebook, doing: int, index: int) -> None:
+        self._notebook = notebook
+        self._doing = doing
+        self._index = index
+
+    def __enter__(self) -> None:
+        self._notebook.begin(self._doing, self._index)
+
+    def __exit__(self, *_: object) -> None:
+        self._notebook.end()
+
+
 class Notebook:
     """The writing side, in the runner. One run at a time: `busy` waits for the one before."""
 
@@ -58,16 +74,19 @@ class Notebook:
         self._lock = threading.Lock()
         self._since: float | None = None
 
-    @contextmanager
-    def busy(self, doing: Doing, index: int) -> Iterator[None]:
-        with self._lock:
-            _NOW.pack_into(self._map, 0, _DOING.index(doing), index)
-            self._since = time.monotonic()
-            try:
-                yield
-            finally:
-                self._since = None
-                _NOW.pack_into(self._map, 0, 0, 0)
+    def busy(self, doing: Doing, index: int) -> Busy:
+        """A `with` block in which model number `index` of the table is busy."""
+        return Busy(self, _DOING.index(doing), index)
+
+    def begin(self, doing: int, index: int) -> None:
+        self._lock.acquire()
+        _NOW.pack_into(self._map, 0, doing, index)
+        self._since = time.monotonic()
+
+    def end(self) -> None:
+        self._since = None
+        _NOW.pack_into(self._map, 0, 0, 0)
+        self._lock.release()
 
     def busy_seconds(self) -> float:
         """For how long the run that is going on has been going on; 0 if there is none."""

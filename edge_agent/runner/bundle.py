@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.runner.oip import NUMPY_TYPES, Array
+from edge_agent.runner.binary import NUMPY_TYPES, Array
 from protocol.bundle import Index, Variant, decode_index, decode_manifest
 from protocol.codec import MAX_BUNDLE_DOCUMENT
 from protocol.errors import PeerError
-from protocol.members import Contract, Profile, member_document
+from protocol.members import Contract, Policy, Profile, member_document
+from protocol.rules import check_rules
 from protocol.safetensors import parse_header
 
 MAX_GOLDEN = 256 * 1024 * 1024
@@ -26,6 +27,7 @@ class Bundle:
     variant: Variant
     contract: Contract
     profile: Profile
+    policy: Policy
 
     def file(self, role: str) -> Path:
         return self.path / self.variant.member(role).path
@@ -45,17 +47,22 @@ class Golden:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Raises `PeerError`, `OSError`; `ValueError` for a profile that does not fit the contract."""
+    """Raises `PeerError`, `OSError`; `ValueError` for a profile or rules that do not fit the
+    contract."""
     index = decode_index(_bounded(path / "index.json", MAX_BUNDLE_DOCUMENT))
     variant = decode_manifest(_bounded(path / "manifest.json", MAX_BUNDLE_DOCUMENT))
     documents = {
         role: _bounded(path / variant.member(role).path, MAX_BUNDLE_DOCUMENT)
-        for role in ("contract", "profile")
+        for role in ("contract", "profile", "policy")
     }
     contract = member_document(documents["contract"], Contract)
     profile = member_document(documents["profile"], Profile)
+    policy = member_document(documents["policy"], Policy)
     _check_profile(contract, profile)
-    return Bundle(path, index, variant, contract, profile)
+    if policy.rules is not None:
+        # When the bundle is loaded, not when they are needed.
+        check_rules(policy.rules, contract, [feature.name for feature in profile.features])
+    return Bundle(path, index, variant, contract, profile, policy)
 
 
 def read_golden(bundle: Bundle) -> Golden:
@@ -71,7 +78,7 @@ def read_golden(bundle: Bundle) -> Golden:
     for side, specs in (("input", bundle.contract.inputs), ("output", bundle.contract.outputs)):
         for spec in specs:
             array = arrays.get(f"{side}:{spec.name}")
-            if array is None or array.dtype != NUMPY_TYPES[spec.datatype]:
+            if array is None or array.dtype != NUMPY_TYPES.get(spec.datatype, np.object_):
                 raise PeerError("OUT-B121", f"no golden {spec.datatype} for {side} {spec.name}")
             sides[side][spec.name] = array
     return Golden(sides["input"], sides["output"])

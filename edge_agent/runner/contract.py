@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 from protocol.errors import InvalidRequest
 from protocol.members import Contract, TensorSpec
@@ -19,12 +20,32 @@ class Given:
     shape: tuple[int, ...]
 
 
-def check_inputs(contract: Contract, given: Sequence[Given]) -> int:
+class Described(Protocol):
+    """What `Given` says, said by whatever says it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def datatype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def check_inputs(contract: Contract, given: Sequence[Described]) -> int:
     """Number of rows of a request; the size of its batch, 1 where there is no batch dimension.
 
     Raises `InvalidRequest` OUT-I101 (names), OUT-I103 (datatypes), OUT-I102 (shapes), in that
     order, so that the caller reads about the first thing to mend.
     """
+    if len(given) == 1 == len(contract.inputs):
+        # Nearly every request: nothing to compare with anything else.
+        tensor, spec = given[0], contract.inputs[0]
+        if (
+            tensor.name == spec.name
+            and tensor.datatype == spec.datatype
+            and _fits(tensor.shape, spec.shape)
+        ):
+            return tensor.shape[0] if tensor.shape else 1
     wanted = {spec.name: spec for spec in contract.inputs}
     names = [tensor.name for tensor in given]
     for name in names:

@@ -1,6 +1,6 @@
 """What supervisor and runner say to each other: length-prefixed JSON over a Unix socket.
 
-One request, one answer; the listening socket travels beside an answer as SCM_RIGHTS. Both ends
+One request, one answer; the listening sockets travel beside an answer as SCM_RIGHTS. Both ends
 are the same software of the same user: a message that cannot be read is a fault, not an attack,
 but lengths are bounded all the same.
 """
@@ -15,20 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from edge_agent.runner.views import Load, ModelWindows, Role
+from edge_agent.runner.views import Door, Load, ModelWindows, Role
 from protocol.codec import decode, encode
 from protocol.errors import InvalidRequest, PeerError
 from protocol.identifiers import Count, Digest
+from protocol.reported import Answering
 from protocol.telemetry import InferenceWindow
 
 MAX_MESSAGE: Final = 32 * 1024 * 1024
 MAX_SOCKET_PATH: Final = 107
+MAX_DESCRIPTORS: Final = 3
 
 _LENGTH = struct.Struct("<I")
 _PEER = struct.Struct("3i")
 _BLOCK: Final = 64 * 1024
 
-Command = Literal["hello", "load", "probe", "promote", "drain", "getfd", "peek", "take"]
+Command = Literal["hello", "load", "probe", "promote", "park", "drain", "getfd", "peek", "take"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,15 @@ class LoadEntry:
     digest: Digest
     manifest: Digest
     path: str
+    answering: Answering = "model"
 
     @classmethod
     def of(cls, load: Load) -> LoadEntry:
-        return cls(load.model, load.digest, load.manifest, str(load.path))
+        return cls(load.model, load.digest, load.manifest, str(load.path), load.answering)
 
     def load(self) -> Load:
-        return Load(self.model, self.digest, self.manifest, Path(self.path))
+        path = Path(self.path)
+        return Load(self.model, self.digest, self.manifest, path, answering=self.answering)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +80,18 @@ class Reply:
     seq: Count = 0
     windows: tuple[ModelWindows, ...] = ()
     final: bool = False
+    doors: tuple[Door, ...] = ("loopback",)
+    """Of the listening sockets beside a `getfd`, in their order."""
 
 
-def send(line: socket.socket, message: Request | Reply, descriptor: int | None = None) -> None:
+def send(line: socket.socket, message: Request | Reply, descriptors: Sequence[int] = ()) -> None:
     """Raises `OSError`, also when the other end does not read for the socket's timeout."""
     body = encode(message)
     data = _LENGTH.pack(len(body)) + body
-    if descriptor is None:
+    if not descriptors:
         line.sendall(data)
         return
-    sent = socket.send_fds(line, [data], [descriptor])
+    sent = socket.send_fds(line, [data], list(descriptors))
     line.sendall(data[sent:])
 
 
@@ -96,8 +102,8 @@ def receive_request(line: socket.socket) -> Request | None:
     return None if body is None else decode(body, Request, limit=MAX_MESSAGE)
 
 
-def receive_reply(line: socket.socket) -> tuple[Reply, int | None]:
-    """The answer and the descriptor that came with it, which is then the caller's to close.
+def receive_reply(line: socket.socket) -> tuple[Reply, tuple[int, ...]]:
+    """The answer and the descriptors that came with it, which are then the caller's to close.
 
     Raises `EOFError` where the other end closed instead, `OSError`, `PeerError`.
     """
@@ -110,8 +116,7 @@ def receive_reply(line: socket.socket) -> tuple[Reply, int | None]:
     except PeerError:
         _close(descriptors)
         raise
-    _close(descriptors[1:])
-    return reply, descriptors[0] if descriptors else None
+    return reply, tuple(descriptors)
 
 
 def peer(line: socket.socket) -> tuple[int, int]:
@@ -147,7 +152,7 @@ def _receive(line: socket.socket) -> tuple[bytes | None, list[int]]:
             missing = (_LENGTH.size if length is None else length) - len(data)
             # Descriptors arrive with CLOEXEC, or a runner started later would inherit them.
             block, received, _, _ = socket.recv_fds(
-                line, min(missing, _BLOCK), 1, socket.MSG_CMSG_CLOEXEC
+                line, min(missing, _BLOCK), MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
             )
             descriptors += received
             if not block:

@@ -11,18 +11,14 @@ import numpy as np
 
 from edge_agent.runner.views import ModelWindows
 from edge_agent.watch.fold import (
-    Array,
     FeatureFold,
-    Rows,
-    answer_rows,
     class_counts,
     confidence_counts,
     counts_classes,
-    feature_rows,
     has_confidence,
 )
 from edge_agent.watch.ring import Ring
-from protocol.histogram import CONFIDENCE_BINS, LATENCY_SLOTS, latency_slot
+from protocol.histogram import CONFIDENCE_BINS, LATENCY_SLOTS
 from protocol.identifiers import Digest
 from protocol.members import Contract, Profile
 from protocol.telemetry import DriftWindow, InferenceWindow, merge_bodies
@@ -64,7 +60,11 @@ class Ledger(Generic[T]):
 
 
 class Tally:
-    """Counts of one loaded model. Answering and collecting may happen in different threads."""
+    """Counts of one loaded model. Answering and collecting may happen in different threads.
+
+    An answer is only copied when it is given. It is counted when enough of them wait, and whenever
+    somebody asks for the counts.
+    """
 
     def __init__(
         self,
@@ -83,35 +83,20 @@ class Tally:
         self._before = self._nothing
         self._lock = threading.Lock()
         self._features = FeatureFold(profile.features) if profile.features else None
-        self._inputs = Ring(len(profile.features), self._fold_inputs) if self._features else None
-        self._answers = Ring(2, self._fold_answers)
+        self._ring = Ring(contract, self._fold_waiting, columns=self._features is not None)
+        self.answered = self._ring.push
+        """`(first input, outputs by name, rows, seconds)` of one answer. Raises `ValueError` for
+        outputs that cannot be counted, and has then counted nothing."""
+        self.shortcut = self._ring.shortcut
         self._reset()
 
     def _reset(self) -> None:
-        self._requests = self._rows = self._errors = self._refused = self._nonfinite = 0
-        self._latency = [0] * LATENCY_SLOTS
+        self._requests = self._rows = self._errors = self._refused = self._by_rules = 0
+        self._nonfinite = self._outside = 0
+        self._latency = np.zeros(LATENCY_SLOTS, np.int64)
         self._confidence = np.zeros(CONFIDENCE_BINS, np.int64)
         self._classes = np.zeros(len(self._contract.classes), np.int64)
         self._columns = np.zeros(self._features.size if self._features else 0, np.int64)
-
-    def answered(
-        self, first_input: Array, outputs: dict[str, Array], rows: int, seconds: float
-    ) -> None:
-        """Raises `ValueError` for outputs that cannot be counted, and has then counted nothing."""
-        columns = feature_rows(first_input, rows) if self._inputs else None
-        answers = answer_rows(self._contract, outputs, rows)
-        nonfinite = any(
-            output.dtype.kind == "f" and not np.isfinite(output).all()
-            for output in outputs.values()
-        )
-        with self._lock:
-            self._requests += 1
-            self._rows += rows
-            self._latency[latency_slot(seconds)] += 1
-            self._nonfinite += nonfinite
-            if self._inputs and columns is not None:
-                self._inputs.push(columns)
-            self._answers.push(answers)
 
     def failed(self) -> None:
         with self._lock:
@@ -120,6 +105,11 @@ class Tally:
     def refused(self) -> None:
         with self._lock:
             self._refused += 1
+
+    def answered_by_rules(self) -> None:
+        """Counted apart: what rules answer says nothing about the model."""
+        with self._lock:
+            self._by_rules += 1
 
     def peek(self) -> InferenceWindow:
         """Everything since the model was loaded."""
@@ -142,11 +132,9 @@ class Tally:
             return ModelWindows(self._model, self._digest, inference, drift)
 
     def _open(self) -> InferenceWindow:
-        if not (self._requests or self._errors or self._refused):
+        self._fold()
+        if not (self._requests or self._errors or self._refused or self._by_rules):
             return self._nothing
-        if self._inputs:
-            self._inputs.flush()
-        self._answers.flush()
         contract = self._contract
         return replace(
             self._nothing,
@@ -154,19 +142,31 @@ class Tally:
             rows=self._rows,
             errors=self._errors,
             refused=self._refused,
+            by_rules=self._by_rules,
             nonfinite=self._nonfinite,
-            latency=tuple(self._latency),
+            outside=self._outside,
+            latency=tuple(self._latency.tolist()),
             confidence=tuple(self._confidence.tolist()) if has_confidence(contract) else (),
             classes=tuple(self._classes.tolist()) if counts_classes(contract) else (),
         )
 
-    def _fold_inputs(self, rows: Rows) -> None:
-        assert self._features is not None
-        self._columns += self._features(rows)
+    def _fold_waiting(self) -> None:
+        with self._lock:
+            self._fold()
 
-    def _fold_answers(self, rows: Rows) -> None:
-        self._confidence += confidence_counts(rows)
-        self._classes += class_counts(rows, len(self._classes))
+    def _fold(self) -> None:
+        block = self._ring.drain()
+        if block is None:
+            return
+        self._requests += block.requests
+        self._rows += block.rows
+        self._nonfinite += block.nonfinite
+        self._outside += block.outside
+        self._latency += block.latency
+        self._confidence += confidence_counts(block.answers)
+        self._classes += class_counts(block.answers, len(self._classes))
+        if self._features is not None and block.columns is not None:
+            self._columns += self._features(block.columns)
 
 
 def _sum(first: InferenceWindow, second: InferenceWindow) -> InferenceWindow:

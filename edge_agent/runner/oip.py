@@ -1,14 +1,17 @@
-"""Open Inference Protocol v2, JSON form: bytes to arrays and back.
+"""Open Inference Protocol v2: a request's bytes to arrays, and arrays to an answer's bytes.
 
 JSON has no NaN and no infinity. In requests both are refused; in answers they become `null`,
-which numpy reads back as NaN.
+which numpy reads back as NaN. Tensors may also come and go as binary data: see `binary`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -16,29 +19,27 @@ import numpy as np
 from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
+from edge_agent.runner.binary import NUMPY_TYPES, cut, from_binary, split, to_binary
 from edge_agent.runner.contract import Given, check_length
 from protocol.errors import InvalidRequest, OutriderError
 from protocol.members import Contract, TensorSpec
 
 Array = NDArray[Any]
 
-MAX_BODY: Final = 16 * 1024 * 1024
+SMALL: Final = 256
+"""Values; fewer are packed one by one, more are converted at once."""
+# What `struct` calls the datatypes.
+_LETTERS: Final = dict(
+    zip(
+        ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
+        "?BHIQbhiq",
+        strict=True,
+    )
+) | {"FP16": "e", "FP32": "f", "FP64": "d"}
 
-NUMPY_TYPES: Final[dict[str, type[np.generic]]] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-    "BYTES": np.object_,
-}
+EXTENSIONS: Final = ("binary_tensor_data",)
+
+_SHARED_MEMORY: Final = "the extension shared memory is not supported"
 
 # The names that Python's json module writes, and other writers copy, for what JSON cannot say.
 _NOT_A_NUMBER = re.compile(rb"[\[,:\s]-?(NaN|nan|Infinity|inf)\b")
@@ -51,57 +52,138 @@ _Size = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 # until the contract has said what they must be.
 
 
+NO_DATA: Final = Raw()
+
+
+class InputParameters(Struct, frozen=True):
+    binary_data_size: Annotated[int, Meta(ge=0, le=2**62)] | None = None
+    shared_memory_region: Any = None
+
+
 class InputTensor(Struct, frozen=True):
     name: str
     datatype: str
     shape: Annotated[tuple[_Size, ...], Meta(max_length=64)]
-    data: Raw = Raw()
-    parameters: dict[str, Any] = {}
+    data: Raw = NO_DATA
+    parameters: InputParameters = InputParameters()
 
     @property
     def given(self) -> Given:
         return Given(self.name, self.datatype, self.shape)
 
 
+class OutputParameters(Struct, frozen=True):
+    binary_data: bool | None = None
+    classification: Any = None
+    shared_memory_region: Any = None
+
+
 class WantedOutput(Struct, frozen=True):
     name: str
+    parameters: OutputParameters = OutputParameters()
+
+
+class RequestParameters(Struct, frozen=True):
+    binary_data_output: bool | None = None
 
 
 class InferenceRequest(Struct, frozen=True):
     inputs: Annotated[tuple[InputTensor, ...], Meta(max_length=64)]
     outputs: Annotated[tuple[WantedOutput, ...], Meta(max_length=64)] = ()
     id: Annotated[str, Meta(max_length=256)] | None = None
+    parameters: RequestParameters = RequestParameters()
+
+    def binary_outputs(self, names: Sequence[str]) -> frozenset[str]:
+        """Which of the outputs that are answered with are wanted as binary data."""
+        fallback = bool(self.parameters.binary_data_output)
+        if not fallback and not self.outputs:
+            return frozenset()
+        said = {output.name: output.parameters.binary_data for output in self.outputs}
+        return frozenset(
+            name for name in names if (fallback if (own := said.get(name)) is None else own)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A request whose sizes are those of its body; the contract has not been asked yet."""
+
+    request: InferenceRequest
+    pieces: dict[str, memoryview]
+    """Binary data by input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An answer's body. `json_bytes`, if any, is where its binary data begin."""
+
+    body: bytes
+    json_bytes: int | None = None
 
 
 _REQUEST: Final = msgspec.json.Decoder(InferenceRequest)
 
 
-def parse_request(body: bytes) -> InferenceRequest:
-    """Raises `InvalidRequest` OUT-I106, or OUT-I104 where a NaN or an infinity is in the way."""
+def parse_request(body: bytes | bytearray, header: str | None = None) -> Parsed:
+    """`header` is the value of `Inference-Header-Content-Length`, None without.
+
+    Raises `InvalidRequest` OUT-I106, or OUT-I104 where a NaN or an infinity is in the way.
+    """
+    text, binary = split(body, header)
     try:
-        return _REQUEST.decode(body)
+        request = _REQUEST.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        if isinstance(error, msgspec.DecodeError) and _NOT_A_NUMBER.search(body):
+        if isinstance(error, msgspec.DecodeError) and _NOT_A_NUMBER.search(text):
             raise InvalidRequest(
-                "OUT-I104", "NaN and infinity are not JSON and not inputs"
+                "OUT-I104", "NaN and infinity are not JSON: send them as binary data"
             ) from error
         raise InvalidRequest("OUT-I106", str(error)[:200]) from error
+    for tensor in request.inputs:
+        if tensor.parameters.shared_memory_region is not None:
+            raise InvalidRequest("OUT-I106", f"{_SHARED_MEMORY}: send data with the request")
+    for output in request.outputs:
+        if output.parameters.classification is not None:
+            raise InvalidRequest("OUT-I106", "the extension classification is not supported")
+        if output.parameters.shared_memory_region is not None:
+            raise InvalidRequest("OUT-I106", f"{_SHARED_MEMORY}: data come with the answer")
+    sizes = [(tensor.name, tensor.parameters.binary_data_size) for tensor in request.inputs]
+    named = (name for name, size in sizes if size is not None)
+    return Parsed(request, dict(zip(named, cut(binary, sizes), strict=True)))
+
+
+def inputs_of(parsed: Parsed) -> dict[str, Array]:
+    """Every input as an array. They fit the contract: names, datatypes, shapes.
+
+    Raises `InvalidRequest` OUT-I104 for data that do not fit, OUT-I106 for none or twice.
+    """
+    inputs: dict[str, Array] = {}
+    for tensor in parsed.request.inputs:
+        piece = parsed.pieces.get(tensor.name)
+        if piece is None:
+            inputs[tensor.name] = to_array(tensor)
+        elif tensor.data is not NO_DATA:
+            raise InvalidRequest("OUT-I106", f"{tensor.name} has data both in JSON and in binary")
+        else:
+            inputs[tensor.name] = from_binary(tensor.given, piece)
+    return inputs
 
 
 def to_array(tensor: InputTensor) -> Array:
     """Values in C order, flat or nested, as an array of the tensor's datatype and shape.
 
-    Raises `InvalidRequest` OUT-I104 for values that do not fit, OUT-I106 for binary data.
+    Raises `InvalidRequest` OUT-I104 for values that do not fit, OUT-I106 where there are none.
     """
-    if not bytes(tensor.data):
-        if "binary_data_size" in tensor.parameters:
-            raise InvalidRequest("OUT-I106", f"{tensor.name}: send data as JSON, not as binary")
+    if tensor.data is NO_DATA:
         raise InvalidRequest("OUT-I106", f"{tensor.name} has no data")
     values = _values(tensor, tensor.data)
+    if len(values) <= SMALL and len(values) == prod(tensor.shape):
+        array = _packed(tensor, values)
+        if array is not None:
+            return array
     try:
         # A float too large for the datatype becomes infinite here and is refused below.
         with np.errstate(over="ignore"):
-            array = np.array(values, NUMPY_TYPES[tensor.datatype])
+            array = np.array(values, NUMPY_TYPES.get(tensor.datatype, np.object_))
     except (OverflowError, ValueError) as error:
         raise InvalidRequest("OUT-I104", f"{tensor.name}: {error}") from error
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -117,20 +199,33 @@ def encode_response(
     version: str,
     request_id: str | None,
     outputs: Sequence[tuple[TensorSpec, Array]],
-) -> bytes:
+    binary: frozenset[str] = frozenset(),
+    parameters: Mapping[str, str] | None = None,
+) -> Encoded:
+    """`binary` names the outputs that are wanted as binary data; `parameters` go with the answer.
+
+    Raises `ValueError` or `TypeError` for what cannot be written: no text, for example.
+    """
     document: dict[str, Any] = {"model_name": model, "model_version": version}
     if request_id is not None:
         document["id"] = request_id
-    document["outputs"] = [
-        {
-            "name": spec.name,
-            "datatype": spec.datatype,
-            "shape": list(array.shape),
-            "data": array.ravel().tolist(),
-        }
-        for spec, array in outputs
-    ]
-    return msgspec.json.encode(document)
+    if parameters:
+        document["parameters"] = parameters
+    document["outputs"] = entries = []
+    pieces: list[bytes] = []
+    for spec, array in outputs:
+        entry: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": array.shape}
+        if spec.name in binary:
+            piece = to_binary(array)
+            entry["parameters"] = {"binary_data_size": len(piece)}
+            pieces.append(piece)
+        else:
+            entry["data"] = array.ravel().tolist()
+        entries.append(entry)
+    text = msgspec.json.encode(document)
+    if not binary:
+        return Encoded(text)
+    return Encoded(b"".join((text, *pieces)), len(text))
 
 
 def encode_error(error: OutriderError) -> bytes:
@@ -166,6 +261,18 @@ def _values(tensor: InputTensor, data: Raw) -> Any:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             pass
     raise InvalidRequest("OUT-I104", f"{tensor.name}: {str(flat)[:200]}") from flat
+
+
+def _packed(tensor: InputTensor, values: list[Any]) -> Array | None:
+    """A few flat values, without what numpy does for many. None for what does not fit or pack."""
+    letter = _LETTERS.get(tensor.datatype)
+    if letter is None:
+        return None
+    try:
+        packed = struct.pack(f"<{len(values)}{letter}", *values)
+    except (struct.error, OverflowError):
+        return None
+    return np.frombuffer(packed, NUMPY_TYPES[tensor.datatype]).reshape(tensor.shape)
 
 
 @lru_cache(maxsize=64)

@@ -2,12 +2,14 @@
 
 It comes up as a standby: loads and probes what it is told to, and ends when its supervisor does.
 Once promoted it belongs to the applications on this device: it serves on without a supervisor,
-until a new one adopts it, and leaves only when it has been told to drain.
+until a new one adopts it, and leaves only when it has been told to drain. One that is parked has
+served: without a supervisor it drains, since nobody could wake it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import resource
@@ -16,12 +18,14 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from edge_agent.runner.accept import HttpThread
+from edge_agent.runner.bearer import Bearer
 from edge_agent.runner.blame import Notebook
 from edge_agent.runner.control import (
     LoadEntry,
@@ -38,7 +42,7 @@ from edge_agent.runner.counts import Ledger
 from edge_agent.runner.fault import abort_if_asked
 from edge_agent.runner.served import Served
 from edge_agent.runner.server import Application
-from edge_agent.runner.views import ModelWindows, Role, RunnerFailed
+from edge_agent.runner.views import Door, ModelWindows, Role, RunnerFailed
 from protocol.errors import PeerError
 
 log = logging.getLogger("edge_agent.runner")
@@ -51,13 +55,23 @@ HUNG: Final = 75
 """Exit status of a runner whose model did not come back."""
 EXPENDABLE: Final = "500"
 """Added to this process's score when the system runs out of memory: before the supervisor."""
+FIRST_TO_GO: Final = "900"
+"""The same while it is parked: before every runner that answers."""
 
 
 class Runner:
-    def __init__(self, run: Path, runner: str, listener: int, run_limit_s: float) -> None:
+    def __init__(
+        self,
+        run: Path,
+        runner: str,
+        listeners: Mapping[Door, int],
+        run_limit_s: float,
+        bearer: Bearer | None = None,
+    ) -> None:
         self._run = run
         self._id = runner
-        self._listener = listener
+        self._listeners = listeners
+        self._bearer = bearer
         self._run_limit_s = run_limit_s
         self._role: Role = "standby"
         self._notebook: Notebook | None = None
@@ -119,6 +133,8 @@ class Runner:
             self._alone_since = time.monotonic()
             if self._role == "standby":
                 self._finished = True
+            elif self._role == "parked":
+                self._drain()
 
     def _converse(self, line: socket.socket) -> None:
         try:
@@ -126,8 +142,8 @@ class Runner:
             if request is None:
                 self._hang_up(line)
                 return
-            reply = replace(self._obey(request), role=self._role)
-            send(line, reply, self._listener if request.do == "getfd" else None)
+            reply = replace(self._obey(request), role=self._role, doors=tuple(self._listeners))
+            send(line, reply, tuple(self._listeners.values()) if request.do == "getfd" else ())
         except (OSError, PeerError) as error:
             log.warning("the line to the supervisor broke: %s", error)
             self._hang_up(line)
@@ -141,6 +157,8 @@ class Runner:
                     self._served(request.model).probe()
                 case "promote":
                     self._promote()
+                case "park":
+                    self._park()
                 case "drain":
                     self._drain()
                 case "peek":
@@ -171,8 +189,11 @@ class Runner:
         )
         for index, entry in enumerate(entries):
             self._models[entry.model] = Served(entry.load(), index, self._notebook, abort_if_asked)
-        self._application = Application(self._models, version("outrider"))
+        self._application = Application(self._models, version("outrider"), self._bearer)
         self._http = HttpThread(self._application)
+        # What is loaded stays: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
 
     def _served(self, model: str) -> Served:
         if model not in self._models:
@@ -184,15 +205,28 @@ class Runner:
             return
         if self._role == "draining" or self._http is None:
             raise ValueError("only a loaded standby can be promoted")
-        self._http.accept(os.dup(self._listener))
+        if self._role == "parked":
+            _expendable(EXPENDABLE)
+        self._http.accept({door: os.dup(fd) for door, fd in self._listeners.items()})
         self._role = "serving"
+
+    def _park(self) -> None:
+        if self._role == "parked":
+            return
+        if self._role != "serving" or self._http is None:
+            raise ValueError("only a serving runner can be parked")
+        self._http.pause()
+        self._role = "parked"
+        _expendable(FIRST_TO_GO)
 
     def _drain(self) -> None:
         if self._role == "draining":
             return
         self._role = "draining"
         # Given up here as well, or connections could wait in a queue that nobody serves.
-        os.close(self._listener)
+        for listener in self._listeners.values():
+            os.close(listener)
+        self._listeners = {}
         if self._http is not None:
             self._http.drain()
 
@@ -227,14 +261,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="edge_agent.runner.process", description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--id", required=True)
-    parser.add_argument("--listener", type=int, required=True)
+    for door in ("loopback", "socket", "network"):
+        parser.add_argument(f"--{door}", type=int)
+    parser.add_argument("--token-file", type=Path)
     parser.add_argument("--line", type=int, required=True)
     parser.add_argument("--run-limit", type=float, required=True)
     parser.add_argument("--address-space", type=int, default=0)
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="runner %(process)d %(message)s")
     _confine(given.address_space)
-    runner = Runner(given.run, given.id, given.listener, given.run_limit)
+    listeners: dict[Door, int | None] = {
+        "loopback": given.loopback,
+        "socket": given.socket,
+        "network": given.network,
+    }
+    runner = Runner(
+        given.run,
+        given.id,
+        {door: fd for door, fd in listeners.items() if fd is not None},
+        given.run_limit,
+        Bearer(given.token_file) if given.token_file else None,
+    )
     signal.signal(signal.SIGTERM, lambda *_: runner.drain())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     runner.serve(socket.socket(fileno=given.line))
@@ -247,11 +294,15 @@ def _confine(address_space: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if address_space:
         resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+    _expendable(EXPENDABLE)
+    os.chdir("/")
+
+
+def _expendable(score: str) -> None:
     try:
-        Path("/proc/self/oom_score_adj").write_text(EXPENDABLE, encoding="ascii")
+        Path("/proc/self/oom_score_adj").write_text(score, encoding="ascii")
     except OSError as error:
         log.warning("cannot volunteer for the out-of-memory killer: %s", error)
-    os.chdir("/")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,40 @@
-"""One loaded model: from a request's bytes to an answer's, counted and blamed."""
+"""One loaded model: from a request's bytes to an answer's, counted and blamed.
+
+Where the model works no longer, the signed rules of its bundle answer in its place, or, as its
+policy says, nothing does. Then the model itself is not loaded.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from edge_agent.runner.blame import Doing, Notebook
-from edge_agent.runner.bundle import read_bundle, read_golden
+from edge_agent.runner.bundle import Bundle, read_bundle, read_golden
 from edge_agent.runner.contract import check_inputs, check_outputs
 from edge_agent.runner.counts import Tally
 from edge_agent.runner.oip import (
     Array,
+    Encoded,
+    InferenceRequest,
     encode_metadata,
     encode_response,
+    inputs_of,
     parse_request,
-    to_array,
 )
 from edge_agent.runner.probe import difference
-from edge_agent.runner.session import ModelFailed, Session
+from edge_agent.runner.rules import RulesSession
+from edge_agent.runner.session import ModelFailed, Session, TooLarge
 from edge_agent.runner.views import Load, RunnerFailed
 from protocol.errors import Failed, InvalidRequest, NotUnderstood, OutriderError, PeerError
+from protocol.members import TensorSpec
 
 log = logging.getLogger(__name__)
+
+BY_RULES: Final = {"answered_by": "rules"}
+"""Parameters of an answer that no model gave."""
 
 Before = Callable[[Doing, str, str], None]
 """Called with (what is done, model, version) right before onnxruntime gets control."""
@@ -32,9 +44,13 @@ class Served:
     def __init__(self, load: Load, index: int, notebook: Notebook, before: Before) -> None:
         """Load the bundle as model number `index` of the notebook.
 
-        Raises `RunnerFailed` OUT-D302 with the reason, OUT-D330 for a bundle from the future.
+        Raises `RunnerFailed` OUT-D302 with the reason, OUT-D330 for a bundle from the future,
+        OUT-D202 for one that memory does not suffice for.
         """
         self.load = load
+        self.answering = load.answering
+        self._session: Session | None
+        self._rules: RulesSession | None
         self._index = index
         self._notebook = notebook
         self._before = before
@@ -43,10 +59,16 @@ class Served:
             with notebook.busy("load", index):
                 self._bundle = read_bundle(load.path)
                 self.version = self._bundle.index.version
-                before("load", load.model, self.version)
-                self._session = Session(self._bundle)
-        except (PeerError, ValueError, OSError, ModelFailed) as error:
+                self._session = self._rules = None
+                if load.answering == "model":
+                    before("load", load.model, self.version)
+                    self._session = Session(self._bundle)
+                elif load.answering == "rules":
+                    self._rules = _rules(self._bundle)
+        except (PeerError, ValueError, OSError, ModelFailed, MemoryError) as error:
             code = "OUT-D330" if isinstance(error, NotUnderstood) else "OUT-D302"
+            if isinstance(error, TooLarge | MemoryError):
+                code = "OUT-D202"
             why = error.why if isinstance(error, OutriderError) else str(error)
             raise RunnerFailed(
                 code, f"{load.model}: {why}", model=load.model, digest=load.digest
@@ -62,17 +84,24 @@ class Served:
             self._bundle.profile,
         )
 
-    def infer(self, body: bytes) -> bytes:
-        """Raises `InvalidRequest` for what breaks the contract, `Failed` where the model fails."""
+    def infer(self, body: bytes | bytearray, header: str | None = None) -> Encoded:
+        """`header` is the value of `Inference-Header-Content-Length`, None without.
+
+        Raises `InvalidRequest` for what breaks the contract, `Failed` where the model fails
+        (OUT-I110) or the policy refuses to answer (OUT-D352).
+        """
         started = time.perf_counter()
         try:
-            request = parse_request(body)
-            rows = check_inputs(self.contract, [tensor.given for tensor in request.inputs])
+            parsed = parse_request(body, header)
+            request = parsed.request
+            rows = check_inputs(self.contract, request.inputs)
             wanted = check_outputs(self.contract, [output.name for output in request.outputs])
-            inputs = {tensor.name: to_array(tensor) for tensor in request.inputs}
+            inputs = inputs_of(parsed)
         except InvalidRequest:
             self.tally.refused()
             raise
+        if self._session is None:
+            return self._instead(request, wanted, inputs)
         try:
             outputs = self._run("infer", inputs)
             answer = encode_response(
@@ -80,10 +109,11 @@ class Served:
                 self.version,
                 request.id,
                 [(spec, outputs[spec.name]) for spec in wanted],
+                request.binary_outputs([spec.name for spec in wanted]),
             )
             first = inputs[self.contract.inputs[0].name]
             self.tally.answered(first, outputs, rows, time.perf_counter() - started)
-        except (ModelFailed, ValueError, TypeError) as error:
+        except (ModelFailed, ValueError, TypeError, MemoryError) as error:
             # A model may also return what cannot be written or counted: strings that are not
             # text, fewer rows than it was given. That is its failure as well.
             self.tally.failed()
@@ -91,29 +121,54 @@ class Served:
             raise Failed("OUT-I110", f"{self.load.model} failed on this input: {error}") from error
         return answer
 
+    def _instead(
+        self,
+        request: InferenceRequest,
+        wanted: Sequence[TensorSpec],
+        inputs: Mapping[str, Array],
+    ) -> Encoded:
+        if self._rules is None:
+            why = f"{self.load.model} stopped working well, and its signed policy says refuse"
+            raise Failed("OUT-D352", why)
+        outputs = self._rules.run(inputs)
+        answer = encode_response(
+            self.load.model,
+            self.version,
+            request.id,
+            [(spec, outputs[spec.name]) for spec in wanted],
+            request.binary_outputs([spec.name for spec in wanted]),
+            BY_RULES,
+        )
+        self.tally.answered_by_rules()
+        return answer
+
     def count_refused(self) -> None:
         """A request that was refused before its body got here."""
         self.tally.refused()
 
     def probe(self) -> None:
-        """Golden vectors. Raises `RunnerFailed` OUT-D301 if they do not come out as signed."""
+        """Golden vectors. Raises `RunnerFailed` OUT-D301 if they do not come out as signed, or
+        if it is not the model that answers."""
         try:
             golden = read_golden(self._bundle)
             outputs = self._run("probe", golden.inputs)
-        except (PeerError, OSError, ModelFailed, ValueError) as error:
+        except (PeerError, OSError, ModelFailed, ValueError, MemoryError) as error:
             why = error.why if isinstance(error, OutriderError) else str(error)
-            raise self._probe_failed(why) from error
+            short = isinstance(error, TooLarge | MemoryError)
+            raise self._probe_failed(why, "OUT-D202" if short else "OUT-D301") from error
         if found := difference(self.contract, golden.outputs, outputs):
             raise self._probe_failed(found)
 
     def _run(self, doing: Doing, inputs: Mapping[str, Array]) -> dict[str, Array]:
         with self._notebook.busy(doing, self._index):
+            if self._session is None:
+                raise ModelFailed("the model is not loaded: it does not answer here")
             self._before(doing, self.load.model, self.version)
             return self._session.run(inputs)
 
-    def _probe_failed(self, why: str) -> RunnerFailed:
+    def _probe_failed(self, why: str, code: str = "OUT-D301") -> RunnerFailed:
         return RunnerFailed(
-            "OUT-D301",
+            code,
             f"{self.load.model}: {why}",
             model=self.load.model,
             digest=self.load.digest,
@@ -124,3 +179,11 @@ class Served:
         self._failures += 1
         if self._failures & (self._failures - 1) == 0:
             log.warning("%s failed %d times: %s", self.load.model, self._failures, error)
+
+
+def _rules(bundle: Bundle) -> RulesSession:
+    """Raises `ValueError`."""
+    if bundle.policy.rules is None:
+        raise ValueError("its policy has no rules")
+    names = tuple(feature.name for feature in bundle.profile.features)
+    return RulesSession(bundle.policy.rules, bundle.contract, names)

@@ -1,4 +1,4 @@
-"""The local HTTP interface: Open Inference Protocol v2 as a bare ASGI application.
+"""The local HTTP interface: Open Inference Protocol v2, from a request to its answer.
 
 Models run in the event loop's own thread: only one runs at a time anyway, so the note of what a
 runner is busy with is exact, and a thread hop would cost more than most models.
@@ -6,45 +6,47 @@ runner is busy with is exact, and a thread hop would cost more than most models.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import Final, Protocol
+from urllib.parse import quote, unquote
 
 import msgspec
+from msgspec import Struct
 
-from edge_agent.runner.oip import MAX_BODY, encode_error
+from edge_agent.runner.bearer import Bearer
+from edge_agent.runner.http11 import MAX_BODY, Request
+from edge_agent.runner.oip import EXTENSIONS, Encoded, encode_error
+from edge_agent.runner.origin import check_origin
+from edge_agent.runner.unpack import unpack
+from edge_agent.runner.views import Door
 from protocol.errors import Failed, InvalidRequest, OutriderError
+from protocol.reported import Answering
 
 log = logging.getLogger(__name__)
 
-Scope = Mapping[str, Any]
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-MAX_DISCARDED: Final = 256 * 1024 * 1024
-"""So much of a body that is too large is read and dropped, so that the caller sees the answer."""
-
-_JSON = (b"content-type", b"application/json")
-_CLOSE = (b"connection", b"close")
+_JSON: Final = "application/json"
+_BINARY: Final = "application/octet-stream"
 
 
 class Model(Protocol):
     version: str
     metadata: bytes
+    answering: Answering
 
-    def infer(self, body: bytes) -> bytes: ...
+    def infer(self, body: bytes | bytearray, header: str | None) -> Encoded: ...
     def count_refused(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct):
+    """Not frozen, because one is made for every request."""
+
     status: int
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: str = _JSON
+    fields: tuple[tuple[str, str], ...] = ()
+    last: bool = False
+    """Nothing can follow on this connection."""
 
 
 class WrongMethod(InvalidRequest):
@@ -54,61 +56,70 @@ class WrongMethod(InvalidRequest):
 
 
 class Application:
-    """Bare ASGI callable. `draining` makes every further answer the last of its connection."""
+    """Any thread may set `draining`, which makes every further answer the last of its connection;
+    everything else belongs to the event loop."""
 
-    def __init__(self, models: Mapping[str, Model], agent_version: str) -> None:
+    def __init__(
+        self, models: Mapping[str, Model], agent_version: str, bearer: Bearer | None = None
+    ) -> None:
+        """Without a `bearer`, nobody gets in through the network door."""
         self._models = models
+        self._bearer = bearer
         self._server_metadata = msgspec.json.encode(
-            {"name": "outrider", "version": agent_version, "extensions": []}
+            {"name": "outrider", "version": agent_version, "extensions": EXTENSIONS}
         )
+        # What nearly all requests are for, found without taking their path apart.
+        self._infer = {f"/v2/models/{quote(name)}/infer": model for name, model in models.items()}
         self.draining = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
+    def answer(self, request: Request, door: Door) -> Answer:
+        """Never raises: whatever it is must reach the caller as JSON, or stock clients report a
+        parse error instead of it."""
         try:
-            answer = await self._answer(scope, receive)
-        except _Gone:
-            return
+            self.admit(request, door)
+            return self._answer(request)
         except OutriderError as error:
-            answer = _error(error)
+            return refusal(error)
         except Exception as error:
-            # The top of a request: whatever it is must reach the caller as JSON, or stock clients
-            # report a parse error instead of it.
             log.exception("a request failed")
-            answer = _error(Failed("OUT-S160", type(error).__name__))
-        headers = [
-            _JSON,
-            (b"content-length", str(len(answer.body)).encode()),
-            *answer.headers,
-        ]
-        if self.draining and _CLOSE not in headers:
-            headers.append(_CLOSE)
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+            return refusal(Failed("OUT-S160", type(error).__name__))
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        # The body is always read to its end before anything is answered: closing a connection
-        # with unread bytes resets it, and the caller may never see the answer.
-        body = await _read(receive)
-        _check_origin(scope["headers"])
-        method = scope["method"]
-        match str(scope["path"]).strip("/").split("/"):
+    def admit(self, request: Request, door: Door) -> None:
+        """Judges by the head alone whether this caller may ask anything at all.
+
+        Raises `InvalidRequest` OUT-I109 for a page elsewhere, OUT-I112 without the token.
+        """
+        fields = request.fields
+        if door == "loopback":
+            check_origin(fields.get(b"host"), fields.get(b"origin"))
+        elif door == "network":
+            if self._bearer is None:
+                raise InvalidRequest("OUT-I112", "there is no token yet")
+            self._bearer.check(fields.get(b"authorization"))
+
+    def _answer(self, request: Request) -> Answer:
+        target = request.target
+        if request.method == "POST" and (model := self._infer.get(target)) is not None:
+            return _infer(model, request)
+        if not target.startswith("/"):
+            raise InvalidRequest("OUT-I106", "ask for a path, not for a whole address")
+        path = target.partition("?")[0].strip("/").split("/")
+        match [unquote(part, errors="replace") for part in path]:
             case ["v2"]:
-                _only(method, "GET")
+                _reads(request)
                 return Answer(200, self._server_metadata)
             case ["v2", "health", "live"]:
-                _only(method, "GET")
+                _reads(request)
                 return Answer(200, b'{"live":true}')
             case ["v2", "health", "ready"]:
-                _only(method, "GET")
-                ready = bool(self._models)
+                _reads(request)
+                ready = any(model.answering != "refuses" for model in self._models.values())
                 return Answer(200 if ready else 503, b'{"ready":%s}' % _json(ready))
             case ["v2", "models", name, *rest]:
-                return self._model(name, rest, scope, body)
+                return self._model(name, rest, request)
         raise InvalidRequest("OUT-I111", "no such path")
 
-    def _model(self, name: str, rest: list[str], scope: Scope, body: bytes | None) -> Answer:
+    def _model(self, name: str, rest: list[str], request: Request) -> Answer:
         model = self._models.get(name)
         if model is None:
             raise InvalidRequest("OUT-I107", f"no model is called {repr(name[:80])[1:-1]}")
@@ -119,84 +130,61 @@ class Application:
                     f"{name}/{repr(rest[1][:80])[1:-1]} does not run here, {model.version} does",
                 )
             rest = rest[2:]
-        method = scope["method"]
         match rest:
             case []:
-                _only(method, "GET")
+                _reads(request)
                 return Answer(200, model.metadata)
             case ["ready"]:
-                _only(method, "GET")
-                return Answer(200, b'{"name":%s,"ready":true}' % msgspec.json.encode(name))
+                _reads(request)
+                return _ready(name, model)
             case ["infer"]:
-                _only(method, "POST")
-                if body is None:
-                    model.count_refused()
-                    raise InvalidRequest("OUT-I105", f"a request has at most {MAX_BODY:,} bytes")
-                if _header(scope["headers"], b"inference-header-content-length") is not None:
-                    model.count_refused()
-                    raise InvalidRequest("OUT-I106", "send tensors as JSON, not as binary data")
-                return Answer(200, model.infer(body))
+                return _infer(model, request)
         raise InvalidRequest("OUT-I111", "no such path")
 
 
-class _Gone(Exception):
-    """The caller has closed its connection."""
-
-
-async def _read(receive: Receive) -> bytes | None:
-    """The whole body; None if it is larger than `MAX_BODY`. Never holds more than that."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MAX_BODY:
-            parts.clear()
-        else:
-            parts.append(part)
-        if not message.get("more_body") or size > MAX_DISCARDED:
-            return None if size > MAX_BODY else b"".join(parts)
-
-
-def _check_origin(headers: list[tuple[bytes, bytes]]) -> None:
-    """A web page elsewhere must not reach a local model: neither by a cross-origin request, nor
-    by a name of its own that it points to 127.0.0.1."""
-    host = _header(headers, b"host")
-    if host is not None and not _is_loopback(f"//{host}"):
-        raise InvalidRequest("OUT-I109", f"Host {host[:80]!a} is not this machine")
-    origin = _header(headers, b"origin")
-    if origin is not None and not _is_loopback(origin):
-        raise InvalidRequest("OUT-I109", f"Origin {origin[:80]!a} is not this machine")
-
-
-def _is_loopback(url: str) -> bool:
-    try:
-        name = urlsplit(url).hostname
-        if name is None or name == "localhost":
-            return name is not None
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
-def _header(headers: list[tuple[bytes, bytes]], name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in headers if key == name), None)
-
-
-def _only(method: str, allowed: str) -> None:
-    if method != allowed:
-        raise WrongMethod(allowed)
-
-
-def _error(error: OutriderError) -> Answer:
+def refusal(error: OutriderError) -> Answer:
+    """`{"error": ...}` with the status of the error's problem."""
+    body = encode_error(error)
     if isinstance(error, WrongMethod):
-        return Answer(405, encode_error(error), ((b"allow", error.allowed.encode()),))
-    # What was not read to its end cannot be followed by another request.
-    last = (_CLOSE,) if error.code == "OUT-I105" else ()
-    return Answer(error.problem.status, encode_error(error), last)
+        return Answer(405, body, fields=(("allow", error.allowed),))
+    fields: tuple[tuple[str, str], ...] = ()
+    match error.code:
+        case "OUT-I112":
+            fields = (("www-authenticate", "Bearer"),)
+        case "OUT-I114":
+            fields = (("retry-after", "1"),)
+        case "OUT-I116":
+            fields = (("accept-encoding", "gzip, deflate"),)
+    return Answer(error.problem.status, body, fields=fields)
+
+
+def _ready(name: str, model: Model) -> Answer:
+    if model.answering == "refuses":
+        return Answer(503, msgspec.json.encode({"name": name, "ready": False}))
+    said = {} if model.answering == "model" else {"parameters": {"answered_by": "rules"}}
+    return Answer(200, msgspec.json.encode({"name": name, "ready": True, **said}))
+
+
+def _infer(model: Model, request: Request) -> Answer:
+    if request.method != "POST":
+        raise WrongMethod("POST")
+    try:
+        if request.body is None:
+            raise InvalidRequest("OUT-I105", f"a request has at most {MAX_BODY:,} bytes")
+        body = unpack(request.body, request.fields.get(b"content-encoding"))
+    except InvalidRequest:
+        model.count_refused()
+        raise
+    encoded = model.infer(body, request.fields.get(b"inference-header-content-length"))
+    if encoded.json_bytes is None:
+        return Answer(200, encoded.body)
+    header = ("inference-header-content-length", str(encoded.json_bytes))
+    return Answer(200, encoded.body, _BINARY, (header,))
+
+
+def _reads(request: Request) -> None:
+    if request.method not in ("GET", "HEAD"):
+        raise WrongMethod("GET, HEAD")
 
 
 def _json(value: bool) -> bytes:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import onnxruntime
 
+from edge_agent.room import packs
 from edge_agent.runner.bundle import Bundle
 from edge_agent.runner.oip import Array
 from protocol.members import TensorSpec
 
-SMALL_WEIGHTS: Final = 10 * 1024 * 1024
-"""Above this, weights stay in evictable page cache at the price of slower single rows."""
-
+_LEVELS: Final = {
+    "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 _ONNX_TYPES: Final = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
@@ -31,6 +35,7 @@ _ONNX_TYPES: Final = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+_NO_MEMORY: Final = ("bad_alloc", "bad allocation", "Failed to allocate memory")
 _SILENT: Final = 4
 _NOISE: Final = (
     re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : "),
@@ -44,19 +49,27 @@ class ModelFailed(Exception):
     """onnxruntime could not load or run the model. The message is its own, shortened."""
 
 
+class TooLarge(ModelFailed):
+    """There was not enough memory for it here and now, which says nothing about the model."""
+
+
 class Session:
-    """Options are ours alone: nothing in a bundle and no caller can set one (some crash)."""
+    """Options come from the closed list in the bundle's signed policy and from nowhere else: no
+    caller and no file of onnxruntime's own can set one (some crash)."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Raises `ModelFailed` if onnxruntime refuses it or it is not what its contract says."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
+        chosen = bundle.policy.session
+        options.intra_op_num_threads = chosen.intra_op_threads
         options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = False
+        options.enable_cpu_mem_arena = chosen.memory_arena
+        options.graph_optimization_level = _LEVELS[chosen.graph_optimization]
         # Failures come back as exceptions; onnxruntime need not write them to stderr as well.
         options.log_severity_level = _SILENT
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if bundle.weights_bytes > SMALL_WEIGHTS:
+        if not packs(bundle.weights_bytes, chosen):
+            # Weights stay in evictable page cache, at the price of slower single rows.
             options.add_session_config_entry("session.disable_prepacking", "1")
         # Blind excepts here and below: its exceptions have no base class of their own.
         try:
@@ -65,17 +78,27 @@ class Session:
                 str(bundle.file("model")), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise ModelFailed(_reason(error)) from error
+            raise _failure(error) from error
         self._outputs = [spec.name for spec in bundle.contract.outputs]
         _compare("input", bundle.contract.inputs, self._session.get_inputs(), all_of_them=True)
         _compare("output", bundle.contract.outputs, self._session.get_outputs(), all_of_them=False)
+
+    @property
+    def bare(self) -> Callable[[list[str], Mapping[str, Array], None], list[Array]]:
+        """onnxruntime's own `run(outputs, inputs, None)`, for who counts tenths of microseconds and
+        has checked that the inputs are the contract's, as arrays. Raises whatever it raises."""
+        # Its Python `run` checks for every call what a contract has settled at load, for a fifth
+        # of a small model's time. Should a later version have no such inner object, that is used.
+        run: Callable[[list[str], Mapping[str, Array], None], list[Array]]
+        run = getattr(self._session, "_sess", self._session).run
+        return run
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs of the contract by name. Raises `ModelFailed`."""
         try:
             results = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
-            raise ModelFailed(_reason(error)) from error
+            raise _failure(error) from error
         for name, result in zip(self._outputs, results, strict=True):
             if not isinstance(result, np.ndarray):
                 raise ModelFailed(f"{name} is a {type(result).__name__}, not a tensor")
@@ -95,6 +118,12 @@ def _compare(
     if all_of_them and len(real) != len(specs):
         missing = sorted(real.keys() - {spec.name for spec in specs})
         raise ModelFailed(f"its contract does not name {side} {', '.join(missing[:4])}")
+
+
+def _failure(error: Exception) -> ModelFailed:
+    reason = _reason(error)
+    short = isinstance(error, MemoryError) or any(word in reason for word in _NO_MEMORY)
+    return TooLarge(reason) if short else ModelFailed(reason)
 
 
 def _reason(error: Exception) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from edge_agent.room import Need
 from protocol.errors import Failed
 from protocol.identifiers import Digest
+from protocol.reported import Answering
 from protocol.telemetry import DriftWindow, InferenceWindow
 
-Role = Literal["standby", "serving", "draining"]
+Role = Literal["standby", "serving", "draining", "parked"]
+"""parked: it served, is loaded, answers nobody, and can be promoted again at once."""
+
+Door = Literal["loopback", "socket", "network"]
+"""Where callers come from: this machine's TCP, its Unix socket, or an address that is reached from
+elsewhere and asks for a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,10 @@ class Load:
     digest: Digest
     manifest: Digest
     path: Path
+    need: Need = field(default=Need(), compare=False)
+    """Memory that it takes; a runner that was found again does not know it."""
+    answering: Answering = "model"
+    """What is to answer: the model, or, without loading that, its signed rules, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,15 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge_agent.runner.views import Door
+
 ENVIRONMENT: Final[Mapping[str, str]] = {
     # glibc gives the memory of an unloaded model back only below this threshold.
     "MALLOC_MMAP_THRESHOLD_": "131072",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    # Otherwise a model's file could bring session options of its own.
+    "ORT_LOAD_CONFIG_FROM_MODEL": "0",
 }
 LOG_LIMIT: Final = 1_000_000
 LINE_FD: Final = 3
-LISTENER_FD: Final = 4
+LISTENER_FDS: Final[Mapping[Door, int]] = {"loopback": 4, "socket": 5, "network": 6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,13 @@ class Process:
 def spawn(
     run: Path,
     runner: str,
-    listener: socket.socket,
+    listeners: Mapping[Door, socket.socket],
     *,
+    token_file: Path | None,
     run_limit_s: float,
     address_space_bytes: int,
 ) -> tuple[Process, socket.socket]:
-    """Start a runner in a session of its own; it gets the listener and one end of a new line.
+    """Start a runner in a session of its own; it gets the listeners and one end of a new line.
 
     Nothing else is inherited: every other descriptor of ours is CLOEXEC.
     """
@@ -81,7 +86,8 @@ def spawn(
         "edge_agent.runner.process",
         f"--run={run}",
         f"--id={runner}",
-        f"--listener={LISTENER_FD}",
+        *(f"--{door}={LISTENER_FDS[door]}" for door in listeners),
+        *([] if token_file is None else [f"--token-file={token_file}"]),
         f"--line={LINE_FD}",
         f"--run-limit={run_limit_s}",
         f"--address-space={address_space_bytes}",
@@ -90,7 +96,7 @@ def spawn(
     # Away from the targets: a duplicate onto one of them must not overwrite the next source.
     sources = [
         fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)
-        for fd in (output, theirs.fileno(), listener.fileno())
+        for fd in (output, theirs.fileno(), *(each.fileno() for each in listeners.values()))
     ]
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -103,7 +109,10 @@ def spawn(
                 (os.POSIX_SPAWN_DUP2, sources[0], 1),
                 (os.POSIX_SPAWN_DUP2, sources[0], 2),
                 (os.POSIX_SPAWN_DUP2, sources[1], LINE_FD),
-                (os.POSIX_SPAWN_DUP2, sources[2], LISTENER_FD),
+                *(
+                    (os.POSIX_SPAWN_DUP2, source, LISTENER_FDS[door])
+                    for door, source in zip(listeners, sources[2:], strict=True)
+                ),
             ],
             setsid=True,
         )

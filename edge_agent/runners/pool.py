@@ -6,10 +6,11 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from edge_agent.runner.blame import read_blame
 from edge_agent.runner.control import (
@@ -22,13 +23,16 @@ from edge_agent.runner.control import (
     send,
     socket_path,
 )
-from edge_agent.runner.views import Death, Load, Role, RunnerFailed, RunnerView, Take
+from edge_agent.runner.views import Death, Door, Load, Role, RunnerFailed, RunnerView, Take
 from edge_agent.runners.child import Process, spawn
-from edge_agent.runners.listener import bind
+from edge_agent.runners.listener import bind_all
+from edge_agent.runners.vigil import Vigil
 from protocol.errors import PeerError
 from protocol.telemetry import InferenceWindow
 
 log = logging.getLogger(__name__)
+
+INFERENCE_SOCKET: Final = "infer.sock"
 
 
 @dataclass(slots=True)
@@ -53,10 +57,16 @@ class Runners:
         call_s: float = 10.0,
         hello_s: float = 2.0,
         run_limit_s: float = 30.0,
-        address_space_bytes: int = 0,
+        address_space_bytes: Callable[[tuple[Load, ...]], int] = lambda _: 0,
+        on_death: Callable[[], None] = lambda: None,
+        listen: tuple[str, int] | None = None,
+        token_file: Path | None = None,
     ) -> None:
         """`ready_s` is for loading and for probing, `call_s` for everything that should be quick;
         a model that does not return from one request for `run_limit_s` ends its runner.
+        `address_space_bytes` limits a runner's address space by what it is to hold; 0: no limit.
+        `on_death` is called from another thread whenever a runner has ended, for any reason.
+        `listen` is an address besides loopback whose callers show the token in `token_file`.
 
         Raises `InvalidRequest` OUT-S120 where the path of `run` is too long for sockets.
         """
@@ -68,28 +78,39 @@ class Runners:
         self._hello_s = hello_s
         self._run_limit_s = run_limit_s
         self._address_space_bytes = address_space_bytes
+        self._vigil = Vigil(on_death)
         self._known: dict[str, _Known] = {}
         self._deaths: list[Death] = []
-        self._listener: socket.socket | None = None
+        self._listen = listen
+        self._token_file = token_file
+        self._listeners: dict[Door, socket.socket] = {}
         socket_path(self._run, _new_id())
 
     @property
     def port(self) -> int:
         """The port that is listened on. Raises `RuntimeError` before `adopt`."""
-        return int(self._listening().getsockname()[1])
+        return int(self._listening()["loopback"].getsockname()[1])
+
+    @property
+    def listens(self) -> tuple[str, int] | None:
+        """The address besides loopback that is listened on, if any."""
+        network = self._listeners.get("network")
+        return None if network is None else network.getsockname()[:2]
 
     def adopt(self) -> None:
-        """Take over the runners and the listener of an earlier supervisor; bind if there are none.
+        """Take over the runners and the listeners of an earlier supervisor; bind if there are none.
 
         Whoever does not say hello in time is killed. What died unwatched in the middle of a run
-        becomes a death. Raises `Unavailable` OUT-N106 if the port belongs to somebody else.
+        becomes a death. Raises `Unavailable` OUT-N106 if a port or the socket is another's.
         """
-        self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Others of the group may pass, for `infer.sock`; every other file is the owner's alone.
+        self._run.mkdir(mode=0o710, parents=True, exist_ok=True)
         killed = False
         for path in sorted(self._run.glob("r-*.sock")):
             runner = path.stem.removeprefix("r-")
             try:
                 self._known[runner] = known = self._reconnect(runner, path)
+                self._vigil.keep(known.process)
             except _Hung:
                 killed = True
                 self._forget_files(runner)
@@ -97,16 +118,20 @@ class Runners:
                 log.info("runner %s has gone: %s", runner, error)
                 self._bury_stranger(runner)
             else:
-                if self._listener is None and known.role != "draining":
-                    self._listener = self._fetch_listener(known)
-        if self._listener is None:
-            self._listener = bind(self._host, self._wanted_port, shared=killed)
-        elif self._wanted_port not in (0, self.port):
+                if not self._listeners and known.role != "draining":
+                    self._listeners = self._fetch_listeners(known)
+        if not self._listeners:
+            address = (self._host, self._wanted_port)
+            path = self._run / INFERENCE_SOCKET
+            self._listeners = bind_all(address, path, self._listen, shared=killed)
+            return
+        if self._wanted_port not in (0, self.port):
             log.warning(
                 "port %d is served on, as before; %d takes effect when no runner is left",
                 self.port,
                 self._wanted_port,
             )
+        self._compare_network()
 
     def views(self) -> tuple[RunnerView, ...]:
         self._observe()
@@ -132,11 +157,13 @@ class Runners:
             self._run,
             runner,
             self._listening(),
+            token_file=self._token_file,
             run_limit_s=self._run_limit_s,
-            address_space_bytes=self._address_space_bytes,
+            address_space_bytes=self._address_space_bytes(loads),
         )
         known = _Known(runner, process, line, "standby", loads)
         self._known[runner] = known
+        self._vigil.keep(process)
         entries = tuple(LoadEntry.of(load) for load in loads)
         try:
             self._call(known, Request("load", loads=entries), self._ready_s)
@@ -152,6 +179,11 @@ class Runners:
     def promote(self, runner: str) -> None:
         """Let it accept on the listening socket, beside whoever does already."""
         self._call(self._get(runner), Request("promote"), self._call_s)
+
+    def park(self, runner: str) -> None:
+        """Stop accepting at once, answer what is connected, and stay loaded; `take` gives its last
+        counts. Until it is promoted again it ends when its supervisor does, like a standby."""
+        self._call(self._get(runner), Request("park"), self._call_s)
 
     def drain(self, runner: str) -> None:
         """Stop accepting at once, answer what is connected; `take` says when that is `final`."""
@@ -182,14 +214,27 @@ class Runners:
         for known in self._known.values():
             self._let_go(known)
         self._known.clear()
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        self._vigil.close()
+        self._close_listeners()
 
-    def _listening(self) -> socket.socket:
-        if self._listener is None:
+    def _listening(self) -> dict[Door, socket.socket]:
+        if not self._listeners:
             raise RuntimeError("adopt() comes first")
-        return self._listener
+        return self._listeners
+
+    def _compare_network(self) -> None:
+        """Between what is listened on and what is wanted now: runners keep what they were given."""
+        serves = self.listens
+        if self._listen is None and serves is not None:
+            self._listeners.pop("network").close()
+            log.warning("%s:%d is closed as soon as another runner serves", *serves)
+        elif self._listen is not None and self._listen != serves:
+            log.warning("%s:%d is listened on when no runner is left", *self._listen)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
 
     def _get(self, runner: str) -> _Known:
         known = self._known.get(runner)
@@ -199,12 +244,12 @@ class Runners:
 
     def _call(self, known: _Known, request: Request, limit_s: float) -> Reply:
         """One request and its answer. A runner that does not answer is killed, and is a death
-        unless it is a standby, which serves nobody yet: then that is all the caller learns."""
+        unless it serves nobody (standby, parked): then that is all the caller learns."""
         known.line.settimeout(limit_s)
         try:
             send(known.line, request)
-            reply, descriptor = receive_reply(known.line)
-            if descriptor is not None:
+            reply, descriptors = receive_reply(known.line)
+            for descriptor in descriptors:
                 os.close(descriptor)
         except TimeoutError:
             self._too_slow(known, request, limit_s)
@@ -221,7 +266,7 @@ class Runners:
         blame = read_blame(blame_path(self._run, known.id))
         model, digest = (blame.model, blame.digest) if blame else (request.model or None, None)
         why = f"no answer to {request.do} within {limit_s:g} s"
-        if known.role == "standby":
+        if known.role in ("standby", "parked"):
             self.kill(known.id)
         else:
             known.process.kill()
@@ -315,18 +360,23 @@ class Runners:
         loads = tuple(entry.load() for entry in reply.loads)
         return _Known(runner, process, line, reply.role, loads)
 
-    def _fetch_listener(self, known: _Known) -> socket.socket | None:
+    def _fetch_listeners(self, known: _Known) -> dict[Door, socket.socket]:
         known.line.settimeout(self._hello_s)
         try:
             send(known.line, Request("getfd"))
-            _, descriptor = receive_reply(known.line)
+            reply, descriptors = receive_reply(known.line)
         except (OSError, EOFError, PeerError) as error:
-            log.warning("runner %s did not hand over its listener: %s", known.id, error)
+            log.warning("runner %s did not hand over its listeners: %s", known.id, error)
             self.kill(known.id)
-            return None
-        return None if descriptor is None else socket.socket(fileno=descriptor)
+            return {}
+        # One of an earlier version has fewer of them.
+        return {
+            door: socket.socket(fileno=descriptor)
+            for door, descriptor in zip(reply.doors, descriptors, strict=False)
+        }
 
     def _let_go(self, known: _Known) -> None:
+        self._vigil.end(known.process)
         known.line.close()
         known.process.close()
 

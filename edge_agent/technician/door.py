@@ -1,6 +1,7 @@
 """The local door: a Unix socket on which the running agent answers a technician's commands.
 
-Only the user that runs the agent (and root) can open it. One line in; `status` is answered with
+Only the user that runs the agent (and root) can open it, and the kernel says who that is: commands
+that leave a trace note the name as option `who`. One line in; `status` is answered with
 one line of JSON, from the last turn's snapshot, so that nobody waits. Other commands are one
 object, `{"command": …, "options": {…}}`, and are answered with lines as they come; a command that
 fails ends with a line `problem`. What takes long is done on the visitor's thread, never on the
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import pwd
 import socket
 import socketserver
 import threading
@@ -30,6 +33,8 @@ log = logging.getLogger(__name__)
 MAX_REQUEST: Final = 16 * 1024
 MAX_ANSWER: Final = 1024 * 1024
 PROBLEM: Final = "problem"
+WHO: Final = "who"
+"""Option of every command: who asks. Only root may speak for somebody else (sudo)."""
 _STATUS: Final = "status"
 _TIMEOUT_S: Final = 5.0
 _PATIENCE_S: Final = 60.0
@@ -76,7 +81,8 @@ class Door:
                     if asked.command == _STATUS:
                         self.wfile.write(encode(status()) + b"\n")
                     elif asked.command in known:
-                        _carry_out(known[asked.command], asked, self._tell)
+                        _, user = peer(self.connection)
+                        _carry_out(known[asked.command], asked, user, self._tell)
 
             def _tell(self, line: Line) -> None:
                 # Whoever asked may have gone; what was begun is done all the same.
@@ -127,9 +133,32 @@ def _request(line: bytes) -> Request:
     return decode(word, Request, limit=MAX_REQUEST)
 
 
-def _carry_out(what: Command, asked: Request, tell: Tell) -> None:
+def peer(line: socket.socket) -> tuple[int, int]:
+    """(process id, user id) of the other end, by the kernel."""
+    from edge_agent.runner.control import peer as of  # a technician's command needs none of it
+
+    return of(line)
+
+
+def speaker(user: int, agent: int, claimed: str, name_of: Callable[[int], str]) -> str:
+    """Who gives an order, by the user id of the other end. Raises `InvalidRequest` OUT-D410 unless
+    that is root or the agent's own user."""
+    if user not in (0, agent):
+        raise InvalidRequest("OUT-D410", f"{name_of(user)} is neither")
+    return claimed if user == 0 and claimed else name_of(user)
+
+
+def _name_of(user: int) -> str:
     try:
-        what(asked.options, tell)
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
+
+
+def _carry_out(what: Command, asked: Request, user: int, tell: Tell) -> None:
+    try:
+        who = speaker(user, os.geteuid(), asked.options.get(WHO, ""), _name_of)
+        what({**asked.options, WHO: who}, tell)
     except OutriderError as error:
         tell(Line(PROBLEM, document(error)))
     except Exception as error:

@@ -11,21 +11,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from edge_agent.technician.status import Status
+from edge_agent.technician.status import Answers, Status, TrialStatus
 from protocol.identifiers import Digest, short, split_device_id
 from protocol.problems import problem
-from protocol.reported import ModelState, Outcome
-from protocol.wording import clock, day, duration, share, size, size_of
+from protocol.reported import LocalPin, ModelState, Outcome
+from protocol.wording import clock, date, day, duration, share, size, size_of
 
 NORMAL: Final = 0
 NO_MODEL: Final = 1
 LOOK: Final = 8
 
 _WIDTH: Final = 80
+_SPANS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 _LABEL: Final = 12
 _LEFT: Final = 18
 """Of two facts on one line, columns of the first."""
 SUPERSEDED: Final = problem("superseded").code
+DEGRADED: Final = problem("degraded").code
 _COMING: Final = ("fetching", "staged", "probing", "standby")
 _CLOCKS: Final = {"floor": "not synchronised", "wall clock (development)": "wall clock (dev)"}
 _REFUSALS: Final = (problem("renewal_refused").code, problem("device_retired").code)
@@ -71,6 +73,15 @@ def page(status: Status) -> Page:
     return Page(tuple("\n".join(lines).splitlines()), worst)
 
 
+def summary(status: Status) -> str:
+    """How the device is, in one line without its name."""
+    if not status.state.facts.arch:
+        return "starting"
+    models = sorted(status.state.models.items())
+    said = [_headline(status, model, state)[0].partition(": ")[2] for model, state in models]
+    return " | ".join(said) or "no model is assigned"
+
+
 # --- models -------------------------------------------------------------------------------------
 
 
@@ -80,12 +91,17 @@ def _headline(status: Status, model: str, state: ModelState) -> tuple[str, int]:
     if state.serving is None:
         return f"! {who}: no working model for {model}", NO_MODEL
     name = _name(status, state.serving)
+    if state.answering == "refuses":
+        return f"! {who}: {model} refuses to answer, as the policy of {name} says", NO_MODEL
+    if state.answering == "rules":
+        return f"! {who}: {name} works no longer; its signed rules answer", LOOK
     if state.phase == "probation":
-        marks = share(state.guards.marks, state.guards.of) if state.guards else "0 of 10"
-        return f"* {who}: {name} on probation, {marks} marks, within limits", LOOK
+        return f"* {who}: {name} on probation, {_so_far(status, model, state)}, within limits", LOOK
     failed = _failed(state)
     if failed is not None:
         return f"! {who}: {_name(status, failed.digest)} failed here; {name} runs again", LOOK
+    if state.waiting == DEGRADED and state.target in (None, state.serving):
+        return f"! {who}: {name} works badly; nothing better is here", LOOK
     since = ""
     if state.since_ms:
         age = duration((status.now_ms - state.since_ms) / 1000)
@@ -114,14 +130,14 @@ def _model(status: Status, model: str, state: ModelState) -> Iterator[str]:
         progress = f", {share(frames.frames, frames.of)} frames" if frames else ""
         yield _row("coming", f"{_name(status, state.target)}, {state.phase}{progress}")
     if state.phase == "probation":
-        yield from _probation(status, state)
+        yield from _probation(status, model, state)
     if state.waiting:
         yield _row("waiting", f"{state.waiting} {state.waiting_detail}")
     for digest, note in sorted(state.notes.items()):
         if note.reason is None:
             continue
         name = _name(status, digest)
-        if failed is None or failed.digest != digest:
+        if (failed is None or failed.digest != digest) and digest != state.serving:
             yield _row("why not", f"{name}: {note.reason} {note.detail}")
         if note.definite:
             yield _row("deny", f"{name} will not start here again; an operator lifts this:")
@@ -144,6 +160,8 @@ def _why(status: Status, state: ModelState) -> str:
         origin = f"rollout {state.rollout}"
     else:
         origin = _ORIGINS.get(state.origin, "nothing is assigned: keeps what runs")
+        if state.origin == "technician" and state.pinned is not None:
+            origin += _pinned(state.pinned, status.now_ms)
     planned = state.origin in ("rollout", "stable", "ended") and state.plan_number
     why = f"plan {state.plan_number}: {origin}" if planned else origin
     if state.returns_to and state.returns_to != state.serving:
@@ -151,6 +169,14 @@ def _why(status: Status, state: ModelState) -> str:
         if state.return_needs_download:
             why += ", which needs a download"
     return why
+
+
+def _pinned(pin: LocalPin, now_ms: int) -> str:
+    """ " by tom until 1 Dec 00:00 UTC (labels are wrong)"."""
+    by = f" by {pin.who}" if pin.who else ""
+    until = f" until {date(pin.until_ms, now_ms)}" if pin.until_ms is not None else ""
+    why = f" ({pin.why})" if pin.why else ""
+    return f"{by}{until}{why}"
 
 
 def _answers(status: Status, model: str) -> Iterator[str]:
@@ -167,10 +193,34 @@ def _answers(status: Status, model: str) -> Iterator[str]:
     yield _row("answers", "   ".join(parts))
 
 
-def _probation(status: Status, state: ModelState) -> Iterator[str]:
+def _so_far(status: Status, model: str, state: ModelState) -> str:
+    """ "12 of 30 min": healthy running, which is what counts."""
+    trial = status.trials.get(model)
+    if trial is not None:
+        return span_of(trial.running_s, trial.window_s)
+    return f"{share(state.guards.marks, state.guards.of) if state.guards else '0 of 10'} marks"
+
+
+def _limits(trial: TrialStatus, answers: Answers | None) -> str:
+    """ "errors 0 of 1 %   p95 3.4 of 4.7 ms   crashes 0 of 1": measured, of what is allowed."""
+    asked = answers.answers + answers.errors if answers is not None else 0
+    errors = answers.errors / asked if answers is not None and asked else 0.0
+    parts = [f"errors {errors * 100:.3g} of {trial.error_share * 100:.3g} %"]
+    if answers is not None and answers.p95_s is not None:
+        most = f" of {trial.p95_limit_s * 1000:.1f}" if trial.p95_limit_s is not None else ""
+        parts.append(f"p95 {answers.p95_s * 1000:.1f}{most} ms")
+    parts.append(f"crashes {share(trial.crashes, trial.crash_limit)}")
+    return "   ".join(parts)
+
+
+def _probation(status: Status, model: str, state: ModelState) -> Iterator[str]:
+    trial = status.trials.get(model)
+    if trial is not None:
+        yield _row("limits", _limits(trial, status.answers.get(model)))
     if state.guards is not None:
         watched = f"confidence and classes: {state.guards.confidence}"
-        yield _row("limits", f"{state.guards.requests:,} answers   {watched}")
+        label = "limits" if trial is None else "watched"
+        yield _row(label, f"{state.guards.requests:,} answers   {watched}")
     if state.returns_to:
         yield _row(
             "if broken", f"{_name(status, state.returns_to)} returns by itself, also offline"
@@ -207,19 +257,24 @@ def _device(status: Status) -> Iterator[str]:
         since = duration((now_ms - status.link.since_ms) / 1000)
         yield _pair("link", f"connected {since}", "buffer", buffered)
     else:
-        yield _row("link", f"{status.link.address} {status.link.why or 'not connected yet'}")
+        tries = f"; next try in {duration(after)}" if (after := status.link.next_try_s) >= 1 else ""
+        why = status.link.why or "not connected yet"
+        yield _row("link", f"{status.link.address} {why}{tries}")
+        if status.detail_until_ms:
+            about = day(status.detail_until_ms, now_ms)
+            buffered += f"; full detail until about {about}, then hours merge, counts stay"
         yield _row("buffer", buffered)
     basis = _CLOCKS.get(state.clock, state.clock)
     if status.clock_unset:
         basis = "OUT-T120 not set: no time service, no signed time yet"
-    trust = _trust(state.trust.fresh_until, now_ms)
+    trust = lasting(state.trust.fresh_until, now_ms)
     if trust.startswith("expired"):
         yield _row("clock", basis)
         yield _row("trust", trust)
     else:
         yield _pair("clock", basis, "trust", trust)
     until_ms = status.certificate_until_ms
-    certificate = _until(until_ms, now_ms) if until_ms else "unknown"
+    certificate = until(until_ms, now_ms) if until_ms else "unknown"
     if status.renewal.failures and not status.renewal.urgent:
         tried = f"renewal failed {_times(status.renewal.failures)}: {status.renewal.code}"
         certificate = f"{certificate}, {tried}"
@@ -230,7 +285,8 @@ def _device(status: Status) -> Iterator[str]:
         yield _row("dev mode", "local keys, short intervals, no thrash guard: not for production")
 
 
-def _trust(fresh_until: str, now_ms: int) -> str:
+def lasting(fresh_until: str, now_ms: int) -> str:
+    """How long trust is fresh, or since when it is not."""
     if not fresh_until:
         return "nothing yet"
     until_ms = int(datetime.fromisoformat(fresh_until).timestamp() * 1000)
@@ -239,7 +295,7 @@ def _trust(fresh_until: str, now_ms: int) -> str:
     return f"fresh for {duration((until_ms - now_ms) / 1000)}"
 
 
-def _until(at_ms: int, now_ms: int) -> str:
+def until(at_ms: int, now_ms: int) -> str:
     """ "12 Jan 2027": here the year is always said."""
     return day(at_ms, 0) if at_ms > now_ms else f"expired {day(at_ms, 0)}"
 
@@ -276,6 +332,12 @@ def _renewing(code: str) -> str:
     if code in _REFUSALS:
         return problem(code).help
     return "outrider-agent enrol --renew --csr-to /media/usb"
+
+
+def span_of(part_s: float, whole_s: float) -> str:
+    """ "12 of 30 min": both in the unit of the whole."""
+    unit, length = next((u for u in _SPANS if whole_s >= 2 * u[1]), _SPANS[-1])
+    return f"{part_s / length:.0f} of {whole_s / length:.0f} {unit}"
 
 
 # --- words --------------------------------------------------------------------------------------

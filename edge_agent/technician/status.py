@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Final
 
 from protocol.identifiers import Count, Digest
 from protocol.reported import ReportedState
@@ -16,6 +17,8 @@ class LinkStatus:
     since_ms: Count = 0
     """When it was connected or lost; 0 if it never was."""
     why: str = ""
+    next_try_s: float = 0.0
+    """Seconds until it tries again; 0 while it does, or has no need to."""
 
     def lasting(self, since_s: float | None, now_s: float, now_ms: int) -> LinkStatus:
         """With its moment in trusted time as of now. Its age was measured in monotonic seconds:
@@ -34,6 +37,22 @@ class Answers:
     errors: Count = 0
     p95_s: float | None = None
     per_minute: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStatus:
+    """What a version on probation is held to, beside what `Answers` says of it."""
+
+    error_share: float
+    """At most."""
+    crashes: Count
+    crash_limit: Count
+    window_s: float
+    """Healthy running that it needs."""
+    running_s: float = 0.0
+    """Of that, so far."""
+    p95_limit_s: float | None = None
+    """None: the version before has answered too little to compare with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +87,25 @@ class Status:
     answered: Count = 0
     """Requests answered and counted, since this device was enrolled."""
     renewal: RenewalStatus = RenewalStatus()
+    trials: dict[str, TrialStatus] = field(default_factory=dict)
+    """By model, while one is on probation."""
+    detail_until_ms: Count = 0
+    """When the buffer will be full as it fills now, without a link; 0: not to be foreseen."""
     clock_unset: bool = False
     """Whether nobody vouches for the time: no time service, and no signed metadata yet."""
+
+
+MEASURED_S: Final = 600.0
+"""Less tells nothing of how fast a buffer fills."""
+_FORESEEN_MS: Final = 10 * 365 * 86_400_000
+
+
+def full_at_ms(
+    before_bytes: int, used_bytes: int, limit_bytes: int, elapsed_s: float, now_ms: int
+) -> int:
+    """When a buffer that grew like this is full; 0 if that is not to be foreseen."""
+    grown = used_bytes - before_bytes
+    if elapsed_s < MEASURED_S or grown <= 0 or used_bytes >= limit_bytes:
+        return 0
+    left_ms = int((limit_bytes - used_bytes) / grown * elapsed_s * 1000)
+    return now_ms + left_ms if left_ms < _FORESEEN_MS else 0

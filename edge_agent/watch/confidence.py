@@ -1,8 +1,8 @@
 """Does a candidate answer like the version before it? Two-sample tests on counts, looked at often.
 
-Two tests, confidence bins and class counts, each at the sample sizes 50, 100, 200, ... of the
-candidate. Look k (from 1) of each test spends alpha/2 · 2^-k, so that all looks of both together
-spend at most alpha, however long a trial lasts.
+Three tests, confidence bins, class counts and latency (`slowness`), each at the sample sizes 50,
+100, 200, ... of the candidate. Look k (from 1) of each test spends alpha/3 · 2^-k, so that all
+looks of all of them together spend at most alpha, however long a trial lasts.
 
 Pearson's statistic needs no expected count of zero, so 0.5 is added per slot of the smaller
 sample, *and in proportion* to the larger one. Adding 0.5 to both would make slots that are empty
@@ -21,6 +21,9 @@ from edge_agent.watch.chisquare import log_survival
 FIRST_LOOK: Final = 50
 """Rows of the candidate at the first look, and the fewest rows either side may have."""
 
+TESTS: Final = 3
+"""That share alpha."""
+
 PSEUDO: Final = 0.5
 
 
@@ -31,7 +34,7 @@ def looks_due(rows: int) -> int:
 
 def log_level(look: int, alpha: float) -> float:
     """ln of what one test may spend at this look (from 1)."""
-    return math.log(alpha) - (look + 1) * math.log(2)
+    return math.log(alpha) - math.log(TESTS) - look * math.log(2)
 
 
 def differ(candidate: Sequence[int], baseline: Sequence[int], look: int, alpha: float) -> bool:

@@ -1,41 +1,261 @@
-"""Rows wait here until enough of them are worth one fold."""
+"""What a model was asked and what it answered waits here, as copies, until a fold is worth it.
+
+Counting one row costs more than most small models cost to run; copying it does not. So an answer
+is only copied when it is given, in the memory layout of one row after the other, and everything
+that is counted of it is worked out for many rows at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edge_agent.watch.fold import Rows
+from edge_agent.runner.binary import NUMPY_TYPES
+from edge_agent.watch.fold import Array, Rows, answer_rows, feature_rows
+from protocol.histogram import LATENCY_EDGES_S, LATENCY_SLOTS
+from protocol.members import Contract, TensorSpec
 
-MAX_ROWS: Final = 256
-MAX_VALUES: Final = 256 * 1024
-"""One MiB of float32 at most, however wide the rows are."""
+MAX_REQUESTS: Final = 1024
+MAX_BYTES: Final = 1024 * 1024
+"""So much of one-row requests waits at most, and so much more of one larger request."""
+MAX_ROWS: Final = 16
+"""A request of more rows is folded at once, with what waited before it."""
+WIDE: Final = 16 * 1024
+"""Bytes per row of an output that is looked through at once instead of being copied."""
+
+_FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})
+_EDGES: Final = np.array(LATENCY_EDGES_S)
+
+Push: TypeAlias = Callable[[Array, Mapping[str, Array], int, float], None]
+"""Gets the first input, the outputs by name, the rows and the seconds of one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What some requests came to."""
+
+    requests: int
+    rows: int
+    latency: NDArray[np.int64]
+    """Requests in `LATENCY_SLOTS`."""
+    nonfinite: int
+    """Requests with NaN or infinity in an output."""
+    outside: int
+    """Rows with a value outside of the range that the contract gives the first input, or NaN."""
+    answers: Rows
+    """As `answer_rows` gives them."""
+    columns: Rows | None
+    """Rows of the first input [rows, columns]; None where no feature is monitored."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Odd:
+    """A request whose tensors are not what a row of the layout holds, worked out when it came."""
+
+    rows: int
+    seconds: float
+    answers: Rows
+    nonfinite: bool
+    columns: Rows | None
+
+
+class Shortcut(NamedTuple):
+    """Append `(bytes of the first input and of the output, 1, seconds)` if they are `row_bytes`,
+    and call `full` when `limit` of them wait."""
+
+    output: str
+    row_bytes: int
+    rows: deque[tuple[bytes, int, float]]
+    limit: int
+    full: Callable[[], None]
 
 
 class Ring:
-    """Collects rows [n, columns] and hands them to `fold` in blocks.
+    """`push` may be called by many threads at once; `drain` by one at a time."""
 
-    `fold` gets a view that is overwritten by the next rows: it must not keep it.
-    """
+    def __init__(self, contract: Contract, full: Callable[[], None], *, columns: bool) -> None:
+        """`full` is called by `push` when it is time to drain; `columns`: whether inputs count."""
+        self._contract = contract
+        self._columns = columns
+        self._full = full
+        first = contract.inputs[0]
+        counted = _counted(contract)
+        specs = [("", first), *counted] if columns else counted
+        self._kept = tuple(spec.name for _, spec in counted)
+        self._layout = np.dtype([(f"{n}", *_row(spec)) for n, (_, spec) in enumerate(specs)])
+        self._plain = all(_fits(spec) for _, spec in specs)
+        self._row_bytes = self._layout.itemsize
+        waiting = self._row_bytes if self._plain else 4 * prod(first.shape[1:]) * columns
+        self._limit = max(1, min(MAX_REQUESTS, MAX_BYTES // max(waiting, 1)))
+        # Appending to a deque and taking from it are atomic: the caller of a model takes no lock.
+        self._rows: deque[tuple[bytes, int, float]] = deque()
+        self._odd: deque[_Odd] = deque()
+        self.push: Push = self._copier() if self._plain else self._push_several
+        """Copy one answered request. Raises `ValueError` for what cannot be counted."""
 
-    def __init__(self, columns: int, fold: Callable[[Rows], None]) -> None:
-        self._rows = np.empty((max(1, min(MAX_ROWS, MAX_VALUES // columns)), columns), np.float32)
-        self._filled = 0
-        self._fold = fold
+    @property
+    def shortcut(self) -> Shortcut | None:
+        """How to do what `push` does with one row, for whoever cannot afford to call it: where
+        the inputs and one output are kept."""
+        if not self._plain or not self._columns or len(self._kept) != 1:
+            return None
+        return Shortcut(self._kept[0], self._row_bytes, self._rows, self._limit, self._full)
 
-    def push(self, rows: Rows) -> None:
-        start = 0
-        while start < len(rows):
-            taken = min(len(rows) - start, len(self._rows) - self._filled)
-            self._rows[self._filled : self._filled + taken] = rows[start : start + taken]
-            self._filled += taken
-            start += taken
-            if self._filled == len(self._rows):
-                self.flush()
+    def drain(self) -> Block | None:
+        """Everything that waits; None if nothing does."""
+        odd = [self._odd.popleft() for _ in range(len(self._odd))]
+        plain = [self._rows.popleft() for _ in range(len(self._rows))]
+        if not plain and not odd:
+            return None
+        answers = [each.answers for each in odd]
+        columns = [each.columns for each in odd if each.columns is not None]
+        seconds = [each.seconds for each in odd]
+        nonfinite = sum(each.nonfinite for each in odd)
+        rows = sum(each.rows for each in odd)
+        if plain:
+            records, sizes, times = zip(*plain, strict=True)
+            seconds += times
+            of_plain = sum(sizes)
+            rows += of_plain
+            table = self._table(records, of_plain)
+            outputs = self._outputs(table)
+            answers.append(answer_rows(self._contract, outputs, of_plain))
+            nonfinite += _requests_with_nonfinite(outputs, sizes)
+            if self._columns:
+                columns.append(feature_rows(table["0"], of_plain))
+        inputs = _joined(columns) if columns else None
+        return Block(
+            len(seconds),
+            rows,
+            np.bincount(_EDGES.searchsorted(seconds, side="right"), minlength=LATENCY_SLOTS),
+            nonfinite,
+            0 if inputs is None else _outside(inputs, self._contract.inputs[0]),
+            _joined(answers),
+            inputs,
+        )
 
-    def flush(self) -> None:
-        if self._filled:
-            self._fold(self._rows[: self._filled])
-            self._filled = 0
+    def _copier(self) -> Push:
+        """What is called with every answer, so it looks nothing up that it can hold."""
+        kept, columns, row_bytes = self._kept, self._columns, self._row_bytes
+        limit, full, several = self._limit, self._full, self._push_several
+        waiting, append = self._rows, self._rows.append
+        only = kept[0] if len(kept) == 1 else None
+
+        def push(
+            first_input: Array, outputs: Mapping[str, Array], rows: int, seconds: float
+        ) -> None:
+            if rows != 1:
+                return several(first_input, outputs, rows, seconds)
+            if only is not None and columns:
+                record = first_input.tobytes() + outputs[only].tobytes()
+            else:
+                record = first_input.tobytes() if columns else b""
+                for name in kept:
+                    record += outputs[name].tobytes()
+            if len(record) != row_bytes:
+                return several(first_input, outputs, rows, seconds)
+            append((record, 1, seconds))
+            if len(waiting) >= limit:
+                full()
+            return None
+
+        return push
+
+    def _push_several(
+        self, first_input: Array, outputs: Mapping[str, Array], rows: int, seconds: float
+    ) -> None:
+        kept = [outputs[name] for name in self._kept] if self._plain else []
+        given = [first_input, *kept] if self._columns else kept
+        places = [self._layout[name] for name in self._layout.names or ()]
+        if self._plain and all(
+            array.nbytes == rows * place.itemsize
+            for array, place in zip(given, places, strict=True)
+        ):
+            table = np.empty(rows, self._layout)
+            for number, array in enumerate(given):
+                table[f"{number}"] = array.reshape(rows, *places[number].shape)
+            self._rows.append((table.tobytes(), rows, seconds))
+        else:
+            columns = feature_rows(first_input, rows).copy() if self._columns else None
+            self._odd.append(
+                _Odd(
+                    rows,
+                    seconds,
+                    answer_rows(self._contract, dict(outputs), rows),
+                    any(
+                        output.dtype.kind == "f" and not np.isfinite(output).all()
+                        for output in outputs.values()
+                    ),
+                    columns,
+                )
+            )
+        if rows > MAX_ROWS or len(self._rows) + len(self._odd) >= self._limit:
+            self._full()
+
+    def _table(self, records: Sequence[bytes], rows: int) -> NDArray[Any]:
+        if not self._row_bytes:
+            return np.empty(rows, self._layout)
+        return np.frombuffer(b"".join(records), self._layout)
+
+    def _outputs(self, table: NDArray[Any]) -> dict[str, Array]:
+        first = 1 if self._columns else 0
+        return {name: table[f"{n}"] for n, name in enumerate(self._kept, first)}
+
+
+def _counted(contract: Contract) -> list[tuple[str, TensorSpec]]:
+    """Outputs of which anything is counted: whatever may be NaN, and the label without
+    probabilities."""
+    by_label = contract.classes and contract.output("probabilities") is None
+    label = contract.output("label") if by_label else None
+    return [
+        (spec.name, spec)
+        for spec in contract.outputs
+        if spec.datatype in _FLOATS or spec is label or spec.role == "probabilities"
+    ]
+
+
+def _row(spec: TensorSpec) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """One row of a tensor in the layout; something of no size where it has no fixed one."""
+    if not _fits(spec):
+        return np.dtype(np.bool_), (0,)
+    return NUMPY_TYPES[spec.datatype], spec.shape[1:]
+
+
+def _fits(spec: TensorSpec) -> bool:
+    """Whether every row of a tensor has the same few bytes."""
+    if spec.datatype not in NUMPY_TYPES or spec.shape[:1] not in ((-1,), (1,)):
+        return False
+    if -1 in spec.shape[1:]:
+        return False
+    return prod(spec.shape[1:]) * NUMPY_TYPES[spec.datatype].itemsize <= WIDE
+
+
+def _joined(tables: list[Rows]) -> Rows:
+    return tables[0] if len(tables) == 1 else np.concatenate(tables)
+
+
+def _outside(rows: Rows, spec: TensorSpec) -> int:
+    if spec.minimum is None and spec.maximum is None:
+        return 0
+    least = -np.inf if spec.minimum is None else spec.minimum
+    most = np.inf if spec.maximum is None else spec.maximum
+    # Each of the two is false for NaN.
+    inside = (np.float32(least) <= rows) & (rows <= np.float32(most))
+    return len(rows) - int(np.logical_and.reduce(inside, axis=1).sum())
+
+
+def _requests_with_nonfinite(outputs: Mapping[str, Array], sizes: Sequence[int]) -> int:
+    bad = np.zeros(sum(sizes), np.bool_)
+    for output in outputs.values():
+        if output.dtype.kind == "f" and not (finite := np.isfinite(output)).all():
+            bad |= ~np.logical_and.reduce(finite.reshape(len(output), -1), axis=1)
+    if not bad.any():
+        return 0
+    starts = np.cumsum([0, *sizes[:-1]])
+    return int(np.logical_or.reduceat(bad, starts).sum())

@@ -215,6 +215,30 @@ def test_holes_are_pending_while_the_device_holds_them_and_lost_after(records):
     assert Gap(1, INFERENCE, 3, 3, True) in records.gaps(DEVICE)
 
 
+def test_what_a_device_held_and_never_brought_is_lost_once_it_holds_it_no_more(records):
+    put(records, window(0))
+    records.note_held(DEVICE, [(1, INFERENCE, 0, 4), (2, DRIFT, 0, 2), (2, STATE_STREAM, 0, 9)], 1)
+    assert records.gaps(DEVICE) == []
+    records.note_held(DEVICE, [(3, INFERENCE, 0, 0)], 2)
+    lost = [Gap(1, INFERENCE, 1, 4, True), Gap(2, DRIFT, 0, 2, True)]
+    assert records.gaps(DEVICE) == lost
+    records.note_held(DEVICE, [(3, INFERENCE, 0, 1)], 3)
+    assert records.gaps(DEVICE) == lost
+    # A stick, or a queue, may still fill it.
+    put(records, window(1), window(2, part=7), window(3), window(4))
+    assert records.gaps(DEVICE) == lost[1:]
+    records.note_held(DEVICE, [], 4)
+    assert records.gaps(DEVICE) == [*lost[1:], Gap(3, INFERENCE, 0, 1, True)]
+
+
+def test_what_was_stored_or_retired_before_it_was_deleted_is_no_loss(records):
+    put(records, window(0), window(1), window(0, epoch=2))
+    records.note_held(DEVICE, [(1, INFERENCE, 0, 1), (2, INFERENCE, 0, 3)], 1)
+    records.retire(DEVICE, 2, INFERENCE, 3)
+    records.note_held(DEVICE, [], 2)
+    assert records.gaps(DEVICE) == []
+
+
 def test_a_capped_list_of_what_is_held_proves_no_loss(records):
     put(records, window(2))
     records.note_held(DEVICE, [(epoch, INFERENCE, 0, 0) for epoch in range(500)], 1)

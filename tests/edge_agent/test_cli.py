@@ -21,7 +21,10 @@ from tests.edge_agent.test_enrol import ControlPlane, serve
 from tests.fakes.command_line import Ran, ran
 
 NOW_MS = 1_795_000_000_000
-COMMANDS = ("enrol", "run", "status", "install")
+COMMANDS = (
+    "enrol", "run", "status", "doctor", "logs", "install", "export", "rollback", "pin", "unpin",
+    "install-service",
+)  # fmt: skip
 
 
 def agent(*words: str, **more: object) -> Ran:
@@ -166,11 +169,14 @@ def test_the_daemon_takes_the_place_of_the_command(home, monkeypatch):
 
     monkeypatch.setattr("edge_agent.daemon.os.execv", execv)
     with pytest.raises(Became):
-        agent("run", "--port", "8555", "--broker", "site:8883", "-v")
+        agent("run", "--port", "8555", "--broker", "site:8883", "--listen", "[::]:8600", "-v")
     with pytest.raises(Became):
         agent("run")
     command = [sys.executable, "-P", "-m", "edge_agent.daemon", str(home)]
-    assert became == [[*command, "8555", "site:8883", "1"], [*command, "8500", "-", "0"]]
+    assert became == [
+        [*command, "8555", "site:8883", "[::]:8600", "-", "1"],
+        [*command, "8500", "-", "-", "-", "0"],
+    ]
 
 
 def test_an_agent_that_is_not_enrolled_says_so(home):
@@ -210,4 +216,4 @@ def test_every_command_explains_itself(name, monkeypatch):
 def test_the_commands_are_the_agreed_ones():
     result = agent()
     assert (result.exit, result.out) == (2, "")
-    assert re.findall(r"^  ([a-z]+) ", result.err, re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^  ([a-z][a-z-]+) ", result.err, re.MULTILINE) == list(COMMANDS)

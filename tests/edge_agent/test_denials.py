@@ -1,13 +1,18 @@
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from edge_agent.denials import (
+    CALM_MS,
+    DEFINITE,
     GUARD_DAY_MS,
     GUARD_GAP_MS,
     GUARD_PER_DAY,
+    away,
     guarded_until,
+    left,
     lifted,
     revocations,
     standing,
@@ -15,9 +20,11 @@ from edge_agent.denials import (
 from edge_agent.journal import Journal, Note
 from protocol.approval import Approved, ApprovedBundle
 from protocol.identifiers import digest_of
+from protocol.problems import problem
 
 B, C = digest_of(b"b"), digest_of(b"c")
 NOW = 10 * GUARD_DAY_MS
+HOUR = 3_600_000
 
 
 def denied(reason: str = "OUT-D310", **rest: Any) -> Note:
@@ -58,6 +65,78 @@ def test_an_unclear_reason_is_no_standing_denial():
     assert standing(journal, {}, {}, "1.0") == frozenset()
 
 
+MINUTE = 60_000
+LEFT_ONCE = Note(returns=1, returned_ms=NOW)
+
+
+@pytest.mark.parametrize(
+    "note, now_ms, returns, minutes",
+    [
+        pytest.param(Note(), NOW, 1, 10, id="the first time"),
+        pytest.param(LEFT_ONCE, NOW + 60 * MINUTE, 2, 20, id="twice as long the second time"),
+        pytest.param(replace(LEFT_ONCE, returns=4), NOW + HOUR, 5, 160, id="and so on"),
+        pytest.param(replace(LEFT_ONCE, returns=40), NOW + HOUR, 41, 24 * 60, id="at most a day"),
+        pytest.param(
+            replace(LEFT_ONCE, returns=7), NOW + CALM_MS, 1, 10, id="after a calm week from anew"
+        ),
+        pytest.param(LEFT_ONCE, NOW - 60 * MINUTE, 2, 20, id="a clock set back forgets nothing"),
+    ],
+)
+def test_a_hold_doubles_with_every_return(note, now_ms, returns, minutes):
+    assert left(note, now_ms, 0.5) == (returns, now_ms + minutes * MINUTE)
+
+
+def test_a_hold_outlives_a_commit_and_a_mark():
+    kept = Note(reason="OUT-D318", returns=3, returned_ms=NOW, crashes=2).settled
+    assert (kept.reason, kept.returns, kept.returned_ms) == (None, 3, NOW)
+
+
+AWAY = Note(reason="OUT-D318", until_ms=NOW + 1, toward=C, attempt=1, allow=1)
+
+
+@pytest.mark.parametrize(
+    "note, fallback, attempt, allow, stays",
+    [
+        pytest.param(AWAY, Note(), 1, 1, True, id="while the hold lasts"),
+        pytest.param(replace(AWAY, until_ms=NOW), Note(), 1, 1, False, id="not beyond it"),
+        pytest.param(
+            replace(AWAY, until_ms=NOW), Note(loads=1), 1, 1, True, id="unless C is on trial"
+        ),
+        pytest.param(
+            replace(AWAY, until_ms=None, definite=True), Note(), 1, 1, True, id="denied for good"
+        ),
+        pytest.param(AWAY, Note(), 2, 1, False, id="a new attempt ends it"),
+        pytest.param(AWAY, Note(), 1, 2, False, id="an operator ends it"),
+        pytest.param(replace(AWAY, toward=None), Note(), 1, 1, False, id="nowhere to go"),
+    ],
+)
+def test_a_device_stays_with_its_signed_fallback(note, fallback, attempt, allow, stays):
+    journal = Journal("m", notes=((B, note), (C, fallback)))
+    assert away(journal, {B: attempt}, {B: allow}, NOW) == ((B, C) if stays else None)
+
+
+@pytest.mark.parametrize(
+    "slug, definite",
+    [
+        ("probe", True),
+        ("contract", True),
+        ("health", True),
+        ("crashes", True),
+        ("interrupted", False),
+        ("timeout", False),
+        ("superseded", False),
+        ("disk_full", False),
+        ("memory_short", False),
+        ("revoked", False),
+        ("corrupt", False),
+        ("degraded", False),
+    ],
+)
+def test_only_what_speaks_about_the_bundle_itself_denies_it_for_good(slug, definite):
+    """Interrupted downloads and missing resources never do."""
+    assert (problem(slug).code in DEFINITE) is definite
+
+
 def approved(state: str, on_device: str = "fallback") -> dict[str, ApprovedBundle]:
     terms = Approved(state, on_device=on_device)  # type: ignore[arg-type]  # table of literals
     return {B: ApprovedBundle("m", "v", B, terms), C: ApprovedBundle("m", "c", C)}
@@ -90,9 +169,6 @@ def test_revocations(approvals, journal, found):
 
 def tried(*ago_ms: int) -> Journal:
     return Journal("m", trials=tuple(NOW - ago for ago in ago_ms), tried=C)
-
-
-HOUR = 3_600_000
 
 
 @pytest.mark.parametrize(

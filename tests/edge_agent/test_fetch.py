@@ -17,14 +17,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from control_plane.encode import Encoded
+from edge_agent.budget import Permits, Unlimited
 from edge_agent.fetch import Fetcher
 from edge_agent.partial import Partial
+from edge_agent.transfer import HOURS_CLOSED, NO_BUDGET, Held
 from protocol import codec
 from protocol.approval import Approved, ApprovedBundle
 from protocol.bundle import Facts, Needs
 from protocol.identifiers import digest_of
 from protocol.link import MAX_SUBSCRIPTIONS
 from protocol.payload import FEATURE_RAW, FRAME_SIZE, MAX_BLOCK, Header, Hint, HintEntry
+from protocol.reported import Progress
 from protocol.telemetry import Want
 from protocol.topics import Topics
 from tests.fakes.broker import Broker, FakeLink, Faults
@@ -45,6 +48,7 @@ class Device:
     approvals: dict[str, ApprovedBundle]
     facts: Facts = Facts(arch="aarch64")
     now: float = 1000.0
+    permits: Permits = field(default_factory=Unlimited)
     fetcher: Fetcher = field(init=False)
     link: FakeLink = field(init=False)
 
@@ -64,6 +68,7 @@ class Device:
             random.Random(5),
             frame_timeout_s=TIMEOUT_S,
             want_interval_s=WANT_S,
+            permits=self.permits,
         )
         self.link.start()
 
@@ -329,7 +334,8 @@ def test_time_without_a_connection_does_not_count(world):
     world.broker.stop()
     for _ in range(100):
         world.device.turn(60)
-    assert world.device.fetcher.status().problem is None
+    assert problem(world) == "OUT-N102"
+    assert world.device.fetcher.counters == {}
     world.broker.start()
     world.device.until(world.device.wants)
 
@@ -574,3 +580,110 @@ def test_a_bundle_without_a_fitting_variant_says_so(tmp_path):
     world.device.until(lambda: world.device.fetcher.status().problem)
     assert problem(world) == "OUT-D302"
     world.device.stop()
+
+
+def test_a_link_that_is_away_for_long_is_what_holds_a_download_up(world):
+    world.ensure()
+    world.device.turn()
+    world.broker.stop()
+    world.device.turn(1)
+    world.device.turn(TIMEOUT_S - 2)
+    assert problem(world) is None
+    world.device.turn(2)
+    assert problem(world) == "OUT-N102"
+    world.broker.start()
+    world.finish()
+    assert problem(world) is None
+
+
+# --- budgets and hours ------------------------------------------------------------------------
+
+
+@dataclass
+class Purse:
+    """Permits so many bytes; what frames cost is taken out of it by the test."""
+
+    left: int
+    closed: bool = False
+
+    def held(self, needed_bytes: int, /) -> Held | None:
+        if self.closed:
+            return Held(HOURS_CLOSED, "goes on at 01:00")
+        return Held(NO_BUDGET, f"needs {needed_bytes}") if needed_bytes > self.left else None
+
+
+@pytest.fixture
+def poor(offered: Offer, tmp_path: Path) -> Iterator[tuple[World, Purse]]:
+    purse = Purse(0)
+    world = make_world(offered, tmp_path / "bundles")
+    world.device.stop()
+    world.device.permits = purse
+    world.device.start()
+    yield world, purse
+    world.device.stop()
+
+
+def frames_asked(world: World, payload: str = "") -> int:
+    topics = world.device.link.asked.items()
+    return sum(times for topic, times in topics if f"/frames/toy/{payload}" in topic)
+
+
+def hour(world: World) -> None:
+    for _ in range(3600):
+        world.device.turn(1)
+
+
+def test_without_budget_no_frame_is_asked_for_and_no_loop_begins(poor):
+    world, purse = poor
+    world.ensure()
+    world.device.until(lambda: problem(world) == NO_BUDGET)
+    before = world.device.link.subscribes
+    hour(world)
+    assert frames_asked(world) == 0
+    assert world.device.link.subscribes == before
+    assert world.device.wants() == []
+    assert world.device.fetcher.counters == {}, "waiting as told is nobody's fault"
+    purse.left = 10**9
+    world.device.until(world.whole)
+    assert problem(world) is None
+
+
+def test_outside_its_hours_a_download_pauses_and_goes_on_where_it_was(poor):
+    world, purse = poor
+    purse.left = 10**9
+    world.ensure()
+    world.device.until(lambda: frames_asked(world) >= 4, step=0)
+    purse.closed = True
+    world.device.turn(1)
+    at_closing = frames_asked(world)
+    hour(world)
+    assert problem(world) == HOURS_CLOSED
+    assert frames_asked(world) == at_closing
+    purse.closed = False
+    world.finish()
+
+
+def test_a_budget_for_the_smaller_payload_is_never_spent_on_the_larger_one(poor):
+    world, purse = poor
+    small = world.model.entry
+    large = other_payload(world, bytes(small.size + 10_000))
+    with_hint(world, large, small)
+    purse.left = small.size
+    world.ensure()
+    world.device.until(world.whole)
+    assert frames_asked(world, large.payload) == 0
+    assert frames_asked(world, small.payload) > 0
+
+
+def test_what_lies_here_already_needs_no_budget(poor):
+    world, purse = poor
+    purse.left = 10**9
+    world.ensure()
+    del world.broker.retained[world.topics_of_frames[-1]]
+    last = world.model.entry.frames - 1
+    world.device.until(lambda: Progress(last, last + 1) == world.device.fetcher.status().progress)
+    world.broker.retained = world.offer.retained()
+    world.device.stop()
+    world.device.start()
+    purse.left = FRAME_SIZE
+    world.finish()

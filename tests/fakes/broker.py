@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -186,6 +186,8 @@ class FakeLink:
         self.session: _Session | None = None
         self.wants = False
         self.subscribes = 0
+        self.asked: Counter[str] = Counter()
+        """How often each topic was subscribed."""
         self._broker = broker
         self._on_message = on_message
         self._on_state = on_state
@@ -214,6 +216,7 @@ class FakeLink:
 
     def subscribe(self, topics: Sequence[str], qos: int = 0) -> None:
         self.subscribes += len(topics)
+        self.asked.update(topics)
         self._topics.update(dict.fromkeys(topics, qos))
         if self.session is not None:
             for topic in topics:

@@ -6,6 +6,7 @@ enough for golden vectors, confidence, classes and drift.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,9 @@ def make_bundle(
     opset: int = 17,
     fragile: bool = False,
     hangs: bool = False,
+    hungry: bool = False,
+    raving: bool = False,
+    ballast: int = 0,
     golden_offset: float = 0.0,
     damage: Callable[[bytes], bytes] = lambda onnx_file: onnx_file,
     profile: Profile | None = None,
@@ -80,7 +84,9 @@ def make_bundle(
     `scale` multiplies the weights: large ones make a confident model, 0 an indifferent one.
     `golden_offset` is added to the golden probabilities, so that the probe fails. `damage` maps
     the ONNX file to the one that is written (and signed). A `fragile` model fails on requests
-    whose first value is 10 or more, one that `hangs` works on them for an hour.
+    whose first value is 10 or more, one that `hangs` works on them for an hour, a `hungry` one
+    asks for 8 GiB then, and a `raving` one answers NaN. `ballast` is the side of a square matrix
+    that changes no answer and lies in a file of its own, as weights do.
     """
     weights = _weights(weights_seed, features, len(classes), scale)
     contract = Contract(
@@ -95,13 +101,28 @@ def make_bundle(
     policy = policy or Policy()
     files = {
         "config": ("config.json", codec.encode({"descriptor": {"name": model}})),
-        "model": ("model.onnx", damage(_onnx(weights, opset=opset, fragile=fragile, hangs=hangs))),
+        "model": (
+            "model.onnx",
+            damage(
+                _onnx(
+                    weights,
+                    opset=opset,
+                    fragile=fragile,
+                    hangs=hangs,
+                    hungry=hungry,
+                    raving=raving,
+                    ballast=ballast,
+                )
+            ),
+        ),
         "contract": ("contract.json", pretty(contract)),
         "golden": ("golden.safetensors", _golden(weights, golden_offset)),
         "profile": ("profile.json", pretty(profile)),
         "policy": ("policy.json", pretty(policy)),
         "card": ("card.json", pretty(card or Card(model=model, version=version))),
     }
+    if ballast:
+        files["weights"] = ("weights.bin", _ballast(ballast).tobytes())
     variant = Variant(
         tuple(
             Member(role, name, digest_of(data), len(data)) for role, (name, data) in files.items()
@@ -176,7 +197,20 @@ def _golden(weights: Weights, offset: float) -> bytes:
     )
 
 
-def _onnx(weights: Weights, *, opset: int, fragile: bool, hangs: bool) -> bytes:
+def _ballast(side: int) -> NDArray[np.float32]:
+    return np.random.default_rng(7).normal(size=(side, side)).astype(np.float32)
+
+
+def _onnx(
+    weights: Weights,
+    *,
+    opset: int,
+    fragile: bool,
+    hangs: bool,
+    hungry: bool,
+    raving: bool,
+    ballast: int,
+) -> bytes:
     matrix, bias = weights
     classes = len(bias)
     constants = {"matrix": matrix, "bias": bias}
@@ -212,6 +246,54 @@ def _onnx(weights: Weights, *, opset: int, fragile: bool, hangs: bool) -> bytes:
             helper.make_node("Loop", ["count", "again", logits], ["late"], body=_idle_loop()),
         ]
         logits = "late"
+    if hungry:
+        # So many zeros, of which the sum is added; none for a first value below 10.
+        constants |= {
+            "place": np.zeros(2, np.int64),
+            "part": np.array(0.1, np.float32),
+            "zeros": np.array([2**31], np.int64),
+        }
+        nodes += [
+            helper.make_node("GatherND", ["pixels", "place"], ["asked"]),
+            helper.make_node("Abs", ["asked"], ["magnitude_asked"]),
+            helper.make_node("Mul", ["magnitude_asked", "part"], ["asked_share"]),
+            helper.make_node("Cast", ["asked_share"], ["asked_times"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["asked_times", "zeros"], ["asked_count"]),
+            helper.make_node("ConstantOfShape", ["asked_count"], ["heap"]),
+            helper.make_node("ReduceSum", ["heap"], ["nothing_at_all"], keepdims=0),
+            helper.make_node("Add", [logits, "nothing_at_all"], ["fed"]),
+        ]
+        logits = "fed"
+    if raving:
+        # The root of what is below zero, for a first value above 10, times nothing.
+        constants |= {
+            "ten": np.array(10, np.float32),
+            "naught": np.array(0, np.float32),
+            "front": np.array([0], np.int64),
+        }
+        nodes += [
+            helper.make_node("Gather", ["pixels", "front"], ["reason"], axis=1),
+            helper.make_node("Sub", ["ten", "reason"], ["below"]),
+            helper.make_node("Sqrt", ["below"], ["root"]),
+            helper.make_node("Mul", ["root", "naught"], ["madness"]),
+            helper.make_node("Add", [logits, "madness"], ["raved"]),
+        ]
+        logits = "raved"
+    if ballast:
+        constants |= {
+            "wide": np.full((len(matrix), ballast), 0.01, np.float32),
+            "narrow": np.full((ballast, classes), 0.01, np.float32),
+            "nil": np.array(0, np.float32),
+        }
+        nodes += [
+            helper.make_node("MatMul", ["pixels", "wide"], ["widened"]),
+            helper.make_node("MatMul", ["widened", "ballast"], ["carried"]),
+            helper.make_node("Relu", ["carried"], ["bent"]),
+            helper.make_node("MatMul", ["bent", "narrow"], ["narrowed"]),
+            helper.make_node("Mul", ["narrowed", "nil"], ["weightless"]),
+            helper.make_node("Add", [logits, "weightless"], ["laden"]),
+        ]
+        logits = "laden"
     nodes += [
         helper.make_node("Softmax", [logits], ["probabilities"], axis=1),
         helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
@@ -224,11 +306,23 @@ def _onnx(weights: Weights, *, opset: int, fragile: bool, hangs: bool) -> bytes:
             helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]),
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", classes]),
         ],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+        [
+            *(numpy_helper.from_array(array, name) for name, array in constants.items()),
+            *([_outside("ballast", (ballast, ballast), "weights.bin")] if ballast else []),
+        ],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     proto.ir_version = min(proto.ir_version, 8)
     return bytes(onnx.ModelProto.SerializeToString(proto, deterministic=True))
+
+
+def _outside(name: str, shape: tuple[int, int], file: str) -> onnx.TensorProto:
+    """A float32 tensor whose data lies in a file of its own."""
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", file), ("offset", "0"), ("length", str(4 * math.prod(shape)))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
 
 
 def _idle_loop() -> onnx.GraphProto:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from protocol import bundle, codec
+from protocol import bundle, codec, rules
 from protocol.approval import Approved
 from protocol.bundle import Index, Member, Needs, Variant, VariantReference
 from protocol.device import DeviceDocument, Pin, Settings
@@ -76,7 +76,20 @@ DOCUMENTS: dict[str, Any] = {
         settings=Settings(state_interval_s=600),
     ),
     "approved": Approved("revoked", "stop", Needs(("aarch64",), "1.17", 96_000_000)),
-    "policy": Policy(fallback=C),
+    "policy": Policy(
+        fallback=C,
+        actions={"errors": "fallback", "crashes": "rules"},
+        after_commit=("errors", "crashes", "latency"),
+        rules=rules.Rules(
+            {"label": (0,), "p": (1.0, 0.0)},
+            (
+                rules.Rule(
+                    (rules.Condition(1, "gt", 80.5, "temperature"),),
+                    {"label": (1,), "p": (0.0, 1.0)},
+                ),
+            ),
+        ),
+    ),
     "hint": Hint((HintEntry(A, 131_072, 2, FEATURE_ZSTD, 8_000_000),)),
     "upload": Upload(
         1,

@@ -20,7 +20,7 @@ from edge_agent.desired import Decision, Trusted, decide
 from edge_agent.disk import INDEX, MANIFEST, Disk
 from edge_agent.journal import Journal
 from edge_agent.observed import Observed
-from edge_agent.runner.views import Death, Load, RunnerFailed, RunnerView
+from edge_agent.runner.views import Death, Load, Role, RunnerFailed, RunnerView
 from edge_agent.steps import Step, Stop, Wait
 from protocol import codec
 from protocol.approval import Approved, ApprovedBundle
@@ -167,6 +167,10 @@ class FakeRunners:
         self.device.tick("promote")
         self._become(runner, "serving")
 
+    def park(self, runner: str) -> None:
+        self.device.tick("park")
+        self._become(runner, "parked")
+
     def drain(self, runner: str) -> None:
         self.device.tick("drain")
         self._end(runner)
@@ -201,7 +205,7 @@ class FakeRunners:
     def _view(self, runner: str) -> RunnerView:
         return next(view for view in self.processes if view.id == runner)
 
-    def _become(self, runner: str, role: Literal["serving"]) -> None:
+    def _become(self, runner: str, role: Role) -> None:
         self.processes = [
             replace(view, role=role) if view.id == runner else view for view in self.processes
         ]

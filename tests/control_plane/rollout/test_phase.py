@@ -105,3 +105,11 @@ def test_the_funnel_contains_what_comes_later():
         13, 12, 9, 7, 4,
     ]  # fmt: skip
     assert total([counts, counts]).all == 26
+
+
+@pytest.mark.parametrize("answering", ["rules", "refuses"])
+def test_a_version_that_was_kept_but_no_longer_answers_counts_as_rolled_back(answering):
+    notes = {V2: Note("OUT-D318", activated=True)}
+    model = ModelState(current=V2, serving=V2, answering=answering, notes=notes)
+    state = ReportedState(1, "0.1", models={"digits": model})
+    assert phase_of(ASKED, state) == ("rolled_back", "OUT-D318")

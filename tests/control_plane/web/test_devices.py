@@ -5,6 +5,8 @@ import pytest
 
 from protocol.reported import ModelState, Note, Outcome
 
+HOURS = {"start_minute": 60, "stop_minute": 300}
+
 
 def names(answer):
     return [device["name"] for device in answer.json()["items"]]
@@ -179,6 +181,27 @@ def test_a_change_that_is_based_on_something_older_is_refused(fleet):
         assert (answer.status_code, answer.json()["code"]) == (412, "OUT-S145")
     any_tag = {"headers": {"If-Match": "*"}}
     assert fleet.delete("devices/a-1/pins/digits", **any_tag).status_code == 200
+
+
+def test_settings_are_set_as_a_whole_and_make_a_new_document(fleet):
+    before = fleet.get("devices/a-1").json()["document"]["version"]
+    settings = {"bytes_per_day": 2_000_000, "transfer_windows": [HOURS]}
+    assert fleet.put("devices/a-1/settings", settings).status_code == 200
+    document = fleet.get("devices/a-1").json()["document"]
+    assert document["version"] > before
+    assert document["settings"]["bytes_per_day"] == 2_000_000
+    assert document["settings"]["transfer_windows"] == [HOURS]
+    fleet.put("devices/a-1/settings", {"state_interval_s": 600})
+    assert fleet.get("devices/a-1").json()["document"]["settings"]["bytes_per_day"] is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"state_interval_s": 5}, {"buffer_bytes": 1}, {"bytes_per_day": -1},
+     {"transfer_windows": [{"start_minute": 60, "stop_minute": 60}]}],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(fleet, settings):
+    assert fleet.put("devices/a-1/settings", settings).status_code == 422
 
 
 def test_labels_are_set_and_removed_one_by_one(fleet):

@@ -7,13 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.technician.page import page
-from edge_agent.technician.status import Answers, LinkStatus, RenewalStatus, Status
+from edge_agent.technician.page import page, summary
+from edge_agent.technician.status import (
+    Answers,
+    LinkStatus,
+    RenewalStatus,
+    Status,
+    TrialStatus,
+    full_at_ms,
+)
 from protocol.bundle import Facts
 from protocol.identifiers import digest_of
 from protocol.reported import (
     BufferState,
     Guards,
+    LocalPin,
     ModelState,
     Note,
     Outcome,
@@ -76,6 +84,15 @@ def status(state: ReportedState, **changes: object) -> Status:
 def model(**changes: object) -> ReportedState:
     return reported(models={"digits": replace(STABLE, **changes)})  # type: ignore[arg-type]
 
+
+ON_TRIAL = {
+    "trials": {"digits": TrialStatus(0.01, 0, 1, 1800.0, 720.0, 0.0047)},
+    "answers": {"digits": Answers(1180, 0, 0.0034)},
+}
+TRIAL_STATE = {
+    "serving": V3, "target": V3, "phase": "probation", "origin": "rollout", "rollout": "digits-7",
+    "returns_to": V2, "guards": Guards("active", 3, 1180, 4, 10),
+}  # fmt: skip
 
 CASES = {
     "normal": (
@@ -420,3 +437,63 @@ def test_the_age_of_a_link_is_not_what_trusted_time_has_jumped_by():
     assert link.lasting(100.0, 108.0, NOW_MS).since_ms == NOW_MS - 8000
     assert link.lasting(100.0, 108.0, 5000).since_ms == 0
     assert link.lasting(None, 108.0, NOW_MS) == link
+
+
+# --- what is measured against what is allowed -----------------------------------------------------
+
+
+def test_a_trial_is_shown_with_what_was_measured_and_what_is_allowed():
+    shown = page(status(model(**TRIAL_STATE), **ON_TRIAL))
+    assert shown.exit == 8
+    assert shown.lines[0] == "* cam-0117: digits/v3 on probation, 12 of 30 min, within limits"
+    assert "limits      errors 0 of 1 %   p95 3.4 of 4.7 ms   crashes 0 of 1" in shown.lines
+    assert "watched     1,180 answers   confidence and classes: active" in shown.lines
+    assert "if broken   digits/v2 returns by itself, also offline" in shown.lines
+
+
+def test_without_a_version_to_compare_with_there_is_no_limit_for_latency():
+    trials = {"digits": TrialStatus(0.01, 1, 3, 3.0, 1.0)}
+    answers = {"digits": Answers(99, 1, 0.0034)}
+    shown = page(status(model(**TRIAL_STATE), trials=trials, answers=answers))
+    assert "limits      errors 1 of 1 %   p95 3.4 ms   crashes 1 of 3" in shown.lines
+    assert ", 1 of 3 s, within limits" in shown.lines[0]
+
+
+def test_without_a_link_it_says_when_it_tries_again_and_how_long_detail_is_kept():
+    lost = replace(LOST, next_try_s=42.7)
+    shown = page(status(reported(), link=lost, detail_until_ms=NOW_MS + 38 * DAY_MS))
+    text = "\n".join(shown.lines)
+    assert "link        mq.example:8883 no route to host; next try in 42 s" in shown.lines
+    assert "full detail until about 26 Dec" in text
+    assert "then hours merge, counts stay" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "before, used, elapsed_s, full_ms",
+    [
+        (0, 1_000, 3600.0, NOW_MS + 9 * HOUR_MS),
+        (0, 1_000, 599.0, 0),  # too short a time to tell
+        (1_000, 1_000, 3600.0, 0),  # it does not grow
+        (1_000, 500, 3600.0, 0),  # it was emptied meanwhile
+        (0, 10_000, 3600.0, 0),  # it is full
+        (9_999, 9_999, 3600.0, 0),
+        (0, 1, 100 * 86_400.0, 0),  # not in this century
+    ],
+)
+def test_how_long_detail_is_kept_follows_from_how_the_buffer_filled(
+    before, used, elapsed_s, full_ms
+):
+    assert full_at_ms(before, used, 10_000, elapsed_s, NOW_MS) == full_ms
+
+
+def test_a_pin_of_this_device_is_why_with_who_until_when_and_what_for():
+    pin = LocalPin(V2, NOW_MS + 13 * DAY_MS, "wrong labels", "tom")
+    shown = page(status(model(origin="technician", pinned=pin)))
+    why = " ".join("\n".join(shown.lines).split())
+    assert "pinned here by tom until 1 Dec 11:06 UTC (wrong labels)" in why
+
+
+def test_the_summary_is_the_headline_without_the_name():
+    assert summary(status(reported())).startswith("digits/v2 runs normally since")
+    assert summary(status(reported(models={}))) == "no model is assigned"
+    assert summary(status(reported(facts=Facts()))) == "starting"

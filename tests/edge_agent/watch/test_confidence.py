@@ -25,13 +25,13 @@ def test_looks_come_at_doubling_sample_sizes(rows, looks):
     assert looks_due(rows) == looks
 
 
-def test_all_looks_of_both_tests_spend_alpha_together():
-    spent = 2 * sum(math.exp(log_level(look, 1e-4)) for look in range(1, 60))
+def test_all_looks_of_all_three_tests_spend_alpha_together():
+    spent = 3 * sum(math.exp(log_level(look, 1e-4)) for look in range(1, 60))
     assert spent == pytest.approx(1e-4)
 
 
-def test_the_first_look_of_each_test_spends_a_quarter():
-    assert math.exp(log_level(1, 1e-4)) == pytest.approx(0.5e-4 / 2)
+def test_the_first_look_of_each_test_spends_a_sixth():
+    assert math.exp(log_level(1, 1e-4)) == pytest.approx(1e-4 / 6)
 
 
 @given(counts, st.data())

@@ -1,28 +1,124 @@
+"""Whatever way an answer takes through the ring, the same is counted of it."""
+
+from __future__ import annotations
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from edge_agent.watch.ring import MAX_ROWS, Ring
+from edge_agent.watch.fold import answer_rows
+from edge_agent.watch.ring import MAX_REQUESTS, MAX_ROWS, Block, Ring
+from protocol.histogram import LATENCY_SLOTS, latency_slot
+from protocol.members import Contract, TensorSpec
+
+CONTRACT = Contract(
+    inputs=(TensorSpec("x", "FP64", (-1, 2)),),
+    outputs=(
+        TensorSpec("label", "INT64", (-1,), role="label"),
+        TensorSpec("p", "FP32", (-1, 3), role="probabilities"),
+        TensorSpec("score", "FP16", (-1, 2, 2), role="score"),
+    ),
+    classes=("a", "b", "c"),
+)
+FREE = Contract(
+    inputs=CONTRACT.inputs,
+    outputs=(*CONTRACT.outputs[:2], TensorSpec("score", "FP16", (-1, 2, -1), role="score")),
+    classes=CONTRACT.classes,
+)
+"""The same with a free dimension, so that nothing can be kept row after row."""
+
+Outputs = dict[str, NDArray[np.generic]]
 
 
-@given(st.lists(st.integers(0, 3 * MAX_ROWS), max_size=12), st.integers(1, 3))
-def test_every_row_is_folded_once_and_in_order(sizes, columns):
-    folded: list[float] = []
-    ring = Ring(columns, lambda rows: folded.extend(rows[:, 0].tolist()))
-    pushed = 0
-    for size in sizes:
-        rows = np.repeat(np.arange(pushed, pushed + size, dtype=np.float32)[:, None], columns, 1)
-        ring.push(rows)
-        pushed += size
-        assert pushed - len(folded) < MAX_ROWS
-    ring.flush()
-    ring.flush()
-    assert folded == [float(n) for n in range(pushed)]
+def answer(rows: int, seed: int) -> tuple[NDArray[np.float64], Outputs, float]:
+    rng = np.random.default_rng(seed)
+    score = rng.normal(size=(rows, 2, 2)).astype(np.float16)
+    if seed % 3 == 0:
+        score[rng.integers(rows), 1, 0] = np.nan
+    p = rng.dirichlet(np.ones(3), rows).astype(np.float32)
+    if seed % 5 == 0:
+        p[rng.integers(rows), 2] = np.inf
+    return rng.normal(size=(rows, 2)), {"label": p.argmax(1), "p": p, "score": score}, rng.random()
+
+
+def never() -> None:
+    raise AssertionError("not full yet")
+
+
+@given(st.lists(st.tuples(st.integers(1, MAX_ROWS), st.integers(0, 99)), max_size=20))
+@pytest.mark.parametrize("contract", [CONTRACT, FREE], ids=["row by row", "a free dimension"])
+def test_what_is_drained_is_what_was_pushed(contract, requests):
+    blocks: list[Block] = []
+    ring = Ring(contract, never, columns=True)
+    answers = [answer(rows, seed) for rows, seed in requests]
+    for first, outputs, seconds in answers:
+        ring.push(first, outputs, len(first), seconds)
+        for array in (first, *outputs.values()):
+            array[...] = 0  # the caller's own again
+    block = ring.drain()
+    assert ring.drain() is None
+    if not requests:
+        assert block is None
+        return
+    assert block is not None
+    blocks.append(block)
+    wanted = [answer(rows, seed) for rows, seed in requests]
+    assert (block.requests, block.rows) == (len(requests), sum(rows for rows, _ in requests))
+    latency = np.bincount([latency_slot(s) for _, _, s in wanted], minlength=LATENCY_SLOTS)
+    assert block.latency.tolist() == latency.tolist()
+    assert block.nonfinite == sum(seed % 3 == 0 or seed % 5 == 0 for _, seed in requests)
+    assert block.columns is not None
+    columns = np.concatenate([first for first, _, _ in wanted]).astype(np.float32)
+    assert sorted(block.columns.tolist()) == sorted(columns.tolist())
+    found = np.concatenate([answer_rows(contract, o, len(f)) for f, o, _ in wanted])
+    assert sorted(block.answers.tolist()) == sorted(found.tolist())
+
+
+def test_it_says_when_enough_waits_and_when_a_request_is_large():
+    told: list[int] = []
+    ring = Ring(CONTRACT, lambda: told.append(1), columns=True)
+    first, outputs, seconds = answer(1, 1)
+    for _ in range(MAX_REQUESTS - 1):
+        ring.push(first, outputs, 1, seconds)
+    assert told == []
+    ring.push(first, outputs, 1, seconds)
+    assert told == [1]
+    ring.drain()
+    first, outputs, seconds = answer(MAX_ROWS + 1, 1)
+    ring.push(first, outputs, MAX_ROWS + 1, seconds)
+    assert told == [1, 1]
 
 
 def test_wide_rows_wait_in_smaller_numbers():
-    blocks: list[int] = []
-    ring = Ring(200_000, lambda rows: blocks.append(len(rows)))
-    ring.push(np.zeros((3, 200_000), np.float32))
-    ring.flush()
-    assert blocks == [1, 1, 1]
+    told: list[int] = []
+    wide = Contract((TensorSpec("x", "FP32", (-1, 200_000)),), CONTRACT.outputs[:1])
+    ring = Ring(wide, lambda: told.append(1), columns=True)
+    ring.push(np.zeros((1, 200_000), np.float32), {"label": np.zeros(1, np.int64)}, 1, 0.1)
+    assert told == [1]
+
+
+@pytest.mark.parametrize("batch", [-1, 1], ids=["free", "always one row"])
+def test_a_label_without_probabilities_is_counted(batch):
+    contract = Contract(
+        (TensorSpec("x", "FP32", (batch, 2)),),
+        (TensorSpec("label", "INT64", (batch,), role="label"),),
+        classes=("0", "1"),
+    )
+    ring = Ring(contract, never, columns=False)
+    for label in (1, 1, 0, 7):
+        ring.push(np.zeros((1, 2), np.float32), {"label": np.array([label])}, 1, 0.1)
+    block = ring.drain()
+    assert block is not None
+    assert (block.columns, block.nonfinite) == (None, 0)
+    assert block.answers[:, 1].tolist() == [1, 1, 0, -1]
+
+
+def test_outputs_of_another_length_than_the_rows_are_counted_all_the_same():
+    ring = Ring(CONTRACT, never, columns=True)
+    first, outputs, seconds = answer(1, 1)
+    ring.push(first, {**outputs, "p": np.full((5, 3), 1 / 3, np.float32)}, 1, seconds)
+    block = ring.drain()
+    assert block is not None
+    assert (block.requests, block.rows, len(block.answers)) == (1, 1, 1)

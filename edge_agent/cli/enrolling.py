@@ -1,47 +1,28 @@
-"""`outrider-agent`: what runs on a device, and what its technician types."""
+"""`outrider-agent enrol`: how a device joins a fleet, and keeps its certificate."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_agent import daemon
 from edge_agent import settings as settings_of
+from edge_agent.cli.commands import AsJson, Home, write
 from protocol.codec import encode
-from protocol.errors import InvalidRequest, OutriderError
-from protocol.telling import document, told
+from protocol.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from edge_agent.identity import Identity
 
-INTERRUPTED: Final = 130
-USAGE: Final = 2
 
-app = typer.Typer(
-    name="outrider-agent",
-    help="Runs approved models on this device and keeps them right.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-Home = Annotated[
-    Path | None,
-    typer.Option(help="State folder.", envvar=settings_of.HOME_VARIABLE, show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-
-
-@app.command()
 def enrol(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the token; without it, the token is asked for.")
@@ -63,11 +44,25 @@ def enrol(
     as_json: AsJson = False,
 ) -> None:
     """Make this device's key and join a fleet with a one-time token, or renew its certificate."""
+    place = settings_of.read(os.environ, home).paths.home
+    _require_fitting(token_file, name, renew, csr_to, answer, root_digest)
+    with belonging_to_its_owner(place):
+        _enrol(token_file, name, renew, csr_to, answer, root_digest, place, as_json)
+
+
+def _enrol(
+    token_file: Path | None,
+    name: str | None,
+    renew: bool,
+    csr_to: Path | None,
+    answer: Path | None,
+    root_digest: str | None,
+    place: Path,
+    as_json: bool,
+) -> None:
     from edge_agent import offline
     from edge_agent.enrol import enrol as join
 
-    place = settings_of.read(os.environ, home).paths.home
-    _require_fitting(token_file, name, renew, csr_to, answer, root_digest)
     if csr_to is not None:
         file = (
             offline.write_renewal(place, csr_to)
@@ -86,7 +81,7 @@ def enrol(
             else ask(place, offline.trusted_ms(load(place)))
         )
         if as_json:
-            _write(encode(identity.public))
+            write(encode(identity.public))
         else:
             typer.echo(f"renewed    {identity.local}; cert until {_until(identity)}")
         return
@@ -95,7 +90,7 @@ def enrol(
     else:
         identity = join(_token(token_file), place, name=name)
     if as_json:
-        _write(encode(identity.public))
+        write(encode(identity.public))
         return
     labels = "".join(f", {key}={value}" for key, value in sorted(identity.labels.items()))
     told = f"{identity.local} in fleet {identity.fleet}{labels}"
@@ -107,68 +102,22 @@ def enrol(
     typer.echo(f"enrolled   {told}; cert until {_until(identity)}")
 
 
-@app.command()
-def run(
-    home: Home = None,
-    port: Annotated[int | None, typer.Option(help="Inference port on loopback.")] = None,
-    broker: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a broker at the site, instead of the fleet's.")
-    ] = None,
-    verbose: Annotated[int, typer.Option("-v", count=True, help="More detail in the log.")] = 0,
-) -> None:
-    """Run the agent until it is told to stop."""
-    daemon.become(settings_of.read(os.environ, home, port, broker), verbose)
-
-
-@app.command()
-def status(home: Home = None, as_json: AsJson = False) -> None:
-    """What runs here, why, and what to do next. Exit 0 normal, 8 look, 1 no model, 7 no agent."""
-    from edge_agent.technician.door import ask
-    from edge_agent.technician.page import page
-
-    answer = ask(settings_of.read(os.environ, home).paths.socket)
-    shown = page(answer)
-    if as_json:
-        _write(encode(answer))
-    else:
-        for line in shown.lines:
-            typer.echo(line)
-    raise typer.Exit(shown.exit)
-
-
-@app.command()
-def install(
-    folder: Annotated[Path, typer.Option("--from", help="Folder of the stick.")],
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Install what a stick brings: signatures count as ever, only freshness is not asked for."""
-    from edge_agent.technician.installing import install as carry_out
-
-    socket = settings_of.read(os.environ, home).paths.socket
-    raise typer.Exit(carry_out(socket, folder, as_json=as_json))
-
-
-def main() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # what a terminal cannot show is no failure
-    sys.exit(run_command(sys.argv[1:]))
-
-
-def run_command(arguments: Sequence[str]) -> int:
-    """One command; its exit code. Errors go to stderr, in the catalogue's form or as JSON."""
-    as_json = "--json" in arguments
-    try:
-        return int(app(arguments, prog_name="outrider-agent", standalone_mode=False) or 0)
-    except OutriderError as error:
-        return _fail(error, as_json)
-    except typer.Abort:
-        return INTERRUPTED
-    except typer.TyperException as error:
-        return _misused(error, as_json)
-    except OSError as error:
-        return _fail(daemon.of_the_machine(error), as_json)
+@contextmanager
+def belonging_to_its_owner(home: Path) -> Iterator[None]:
+    """What root writes below a state folder of another user is that user's afterwards: its agent
+    could not read it otherwise. A link that somebody put there is left as it is."""
+    yield
+    if os.geteuid() != 0 or not home.is_dir():
+        return
+    owner = home.stat()
+    identity = home / "identity"
+    if owner.st_uid == 0 or not identity.is_dir():
+        return
+    for path in (identity, *identity.iterdir()):
+        found = path.lstat()
+        alone = stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)
+        if found.st_uid == 0 and alone:
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _require_fitting(
@@ -197,7 +146,7 @@ def _require_fitting(
 
 def _tell_request(file: Path, as_json: bool) -> None:
     if as_json:
-        _write(json.dumps({"request": str(file)}).encode())
+        write(json.dumps({"request": str(file)}).encode())
         return
     typer.echo("key        stays on this device", err=True)
     typer.echo(f"wrote      {file}")
@@ -229,29 +178,3 @@ def _token(file: Path | None) -> str:
             do = "an operator runs: outrider device enrol-token > FILE"
             raise InvalidRequest("OUT-S110", f"no token in {file}", do=do) from error
     return text.strip()
-
-
-def _misused(error: typer.TyperException, as_json: bool) -> int:
-    text = error.format_message().rstrip(".")
-    if text.startswith("Usage:"):
-        sys.stderr.write(text + "\n")
-        return USAGE
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "outrider-agent"
-    wrong = text[:1].lower() + text[1:]
-    return _fail(InvalidRequest("OUT-S120", wrong, do=f"{command} --help"), as_json)
-
-
-def _fail(error: OutriderError, as_json: bool) -> int:
-    if as_json:
-        sys.stderr.write(json.dumps(document(error)) + "\n")
-    else:
-        sys.stderr.write("\n".join(told(error)) + "\n")
-    return error.problem.exit
-
-
-def _write(data: bytes) -> None:
-    """JSON is UTF-8, whatever the terminal speaks."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data + b"\n")
-    sys.stdout.buffer.flush()
