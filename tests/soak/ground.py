@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,8 +94,20 @@ class Ground:
         self.fleet.initialise()
         self.fleet.start_control_plane()
         self.fleet.enrol({"template": ("template",)})
-        for number, name in enumerate((BEFORE, STABLE, *GOOD, *BAD)):
+        names = (BEFORE, STABLE, *GOOD, *BAD)
+        for number, name in enumerate(names[:2]):
             self._ship(name, name, number)
+        with ThreadPoolExecutor(1) as meanwhile:
+            others = enumerate(names[2:], 2)
+            shipped = [meanwhile.submit(self._ship, name, name, number) for number, name in others]
+            self._commit_twice()
+            for each in shipped:
+                each.result()
+        # Not before: a rollout to everybody would wait for what this one never reports.
+        self.fleet.enrol({"nowhere": ("listener",)})
+
+    def _commit_twice(self) -> None:
+        """The template commits v0, then v1, and stops."""
         template = self.fleet.devices["template"]
         self.fleet.start_agent(template)
         for version in (BEFORE, STABLE):
@@ -108,8 +121,6 @@ class Ground:
         assert template.process is not None
         template.process.terminate()
         template.process.wait(20)
-        # Not before: a rollout to everybody would wait for what this one never reports.
-        self.fleet.enrol({"nowhere": ("listener",)})
 
     def weights(self) -> dict[str, Weights]:
         """By version name, of all that may ever answer: not of those that are bad."""

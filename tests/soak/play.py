@@ -39,6 +39,8 @@ class Played:
     """What was done, in order."""
     log: str
     lasted_s: float
+    small_disk: bool
+    """Whether its disk could be full."""
     evidence: Evidence
 
 
@@ -94,9 +96,8 @@ class Run:
         )
         self._clean(wisher)
         said = tuple(sorted((*faults.said, *wisher.said)))
-        return Played(
-            play.seed, violations(seen), said, str(at.log), time.monotonic() - began, seen
-        )
+        lasted_s = time.monotonic() - began
+        return Played(play.seed, violations(seen), said, str(at.log), lasted_s, at.disk.real, seen)
 
     def _pass(self, until: float, at: Field, faults: Faults) -> None:
         """Wait, and be the service manager meanwhile."""
@@ -160,15 +161,17 @@ class Run:
         )
 
     def _clean(self, wisher: Wisher) -> None:
-        def clean() -> bool:
+        deadline = time.monotonic() + START_S
+        while True:
             try:
                 wisher.clean()
                 self._ground.renew()
             except OutriderError:
-                return False
-            return True
-
-        _until(clean, START_S, "the control plane takes back what was wished")
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_S)
+            else:
+                return
 
 
 def _linked(watch: Watch) -> bool:
