@@ -103,27 +103,36 @@ class Diary:
         os.write(self._file, line.encode() + b"\n")
 
 
-class WatchedRunners(Runners):
-    def __init__(self, diary: Diary, *positional: Any, **named: Any) -> None:
-        super().__init__(*positional, **{"call_s": HANGS_S, **named})
-        self._diary = diary
+def watch(runners: Any, process: Any, diary: Diary) -> None:
+    """Have all runners, of whatever class below `Runners`, written about."""
+    begin, adopt, kill = runners.__init__, runners.adopt, process.kill
 
-    def adopt(self) -> None:
-        super().adopt()
-        self._diary.note("listens", os.getpid())
+    def impatient(self: Any, *positional: Any, **named: Any) -> None:
+        begin(self, *positional, **{"call_s": HANGS_S, **named})
 
-    def promote(self, runner: str) -> None:
-        self._note("promote", runner)
-        super().promote(runner)
+    def adopting(self: Any) -> None:
+        adopt(self)
+        diary.note("listens", os.getpid())
 
-    def drain(self, runner: str) -> None:
-        self._note("drain", runner)
-        super().drain(runner)
+    def killing(self: Any) -> None:
+        diary.note("kill", self.pid)
+        kill(self)
 
-    def _note(self, what: str, runner: str) -> None:
-        known = self._known.get(runner)
-        if known is not None:
-            self._diary.note(what, known.process.pid)
+    def noted(what: str) -> Callable[[Any, str], None]:
+        do = getattr(runners, what)
+
+        def noting(self: Any, runner: str) -> None:
+            known = self._known.get(runner)
+            if known is not None:
+                diary.note(what, known.process.pid)
+            do(self, runner)
+
+        return noting
+
+    runners.__init__, runners.adopt, process.kill = impatient, adopting, killing
+    for what in ("promote", "drain", "park"):
+        if hasattr(runners, what):
+            setattr(runners, what, noted(what))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -136,15 +145,7 @@ def main(arguments: Sequence[str]) -> int:
     logging.getLogger("tuf").setLevel(logging.WARNING)
     parts: Any = wiring
     parts.Inbox = functools.partial(NoisyInbox, world)
-    parts.Runners = functools.partial(WatchedRunners, diary)
-    kill = Process.kill
-
-    def watched_kill(process: Process) -> None:
-        diary.note("kill", process.pid)
-        kill(process)
-
-    child: Any = Process
-    child.kill = watched_kill
+    watch(Runners, Process, diary)
     try:
         wiring.run_agent(read(os.environ, Path(home), int(port), broker))
     except OutriderError as error:

@@ -81,7 +81,7 @@ class Faults:
             case "disk full":
                 at.disk.full()
             case "clock jump":
-                self._be(World(_ahead_s(fault), self._world.noise))
+                self._be(World(ahead_s(fault), self._world.noise))
             case _:
                 self._damage(fault)
         self._say(f"begin {fault.kind}")
@@ -145,9 +145,9 @@ class Faults:
         path = rng.choice(files)
         before = path.stat()
         if fault.kind == "damage outbox":
-            _spoil_page(path, rng)
+            spoil_page(path, rng)
         else:
-            _spoil_byte(path, rng)
+            spoil_byte(path, rng)
         if rng.random() < 0.5:
             # As a failing disk does it: nothing but the bytes tells.
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -198,7 +198,7 @@ class Faults:
         self.said.append(f"{time.monotonic():.3f} {what}")
 
 
-def _ahead_s(fault: Fault) -> float:
+def ahead_s(fault: Fault) -> float:
     match fault.jump:
         case "to 1970":
             return -time.time()
@@ -207,7 +207,7 @@ def _ahead_s(fault: Fault) -> float:
     return -3600.0
 
 
-def _spoil_byte(path: Path, rng: random.Random) -> None:
+def spoil_byte(path: Path, rng: random.Random) -> None:
     with path.open("r+b") as file:
         data = file.read()
         # A slot of a journal is mostly padding, whose bytes mean nothing.
@@ -217,7 +217,7 @@ def _spoil_byte(path: Path, rng: random.Random) -> None:
         file.write(bytes([data[place] ^ (1 << rng.randrange(8))]))
 
 
-def _spoil_page(path: Path, rng: random.Random) -> None:
+def spoil_page(path: Path, rng: random.Random) -> None:
     with path.open("r+b") as file:
         pages = path.stat().st_size // PAGE
         file.seek(rng.randrange(max(pages, 1)) * PAGE)

@@ -63,18 +63,16 @@ class Watch:
     def lives(self) -> tuple[RunnerLife, ...]:
         """Runners that were promoted, from the diary and from how they ended."""
         promoted: dict[int, float] = {}
-        drained: dict[int, float] = {}
-        killed: set[int] = set()
+        role: dict[int, str] = {}
         for entry in self._diary():
-            match entry["what"]:
-                case "promote":
-                    promoted.setdefault(entry["pid"], entry["at"])
-                case "drain":
-                    drained.setdefault(entry["pid"], entry["at"])
-                case "kill":
-                    killed.add(entry["pid"])
+            what, pid = entry["what"], entry["pid"]
+            if what == "promote":
+                promoted.setdefault(pid, entry["at"])
+            # Who is killed while it is parked serves nobody; while it drains, it may.
+            if not (what == "kill" and role.get(pid) == "park"):
+                role[pid] = what
         return tuple(
-            RunnerLife(pid, at, self._ends.get(pid), pid in drained and pid not in killed)
+            RunnerLife(pid, at, self._ends.get(pid), role[pid] in ("drain", "park"))
             for pid, at in promoted.items()
         )
 
