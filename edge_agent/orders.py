@@ -159,7 +159,8 @@ class Orders:
 
     def _offer(self, topic: str, data: bytes) -> bool:
         self._offered = self._trust.offer(topic, data) or self._offered
-        if topic == self._topics.tuf("timestamp") and self._trust.is_current(data):
+        said = topic == self._topics.tuf("timestamp") and self._trust.is_current(data)
+        if said and not self._trust.undecided:
             # The fleet is where this device is: what was refused in between is over.
             self.refused.pop("metadata", None)
             self._complete()

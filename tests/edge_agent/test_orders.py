@@ -334,3 +334,18 @@ def test_what_comes_while_the_disk_is_full_takes_force_once_there_is_room(world,
         assert world.orders.deny.digests == {world.v1}
         assert world.orders.refused == {}
         world.restart()
+
+
+def test_a_repeated_old_timestamp_takes_no_newer_one_back(world):
+    world.connect()
+    old = world.fleet.broker[TOPICS.tuf("timestamp")]
+    world.fleet.later(minutes=5)
+    v2 = world.fleet.approve("digits/v2")
+    world.fleet.plan("digits", v2, LEEDS)
+    world.fleet.publish()
+    world.bring(TOPICS.tuf("timestamp"))
+    world.orders.on_message(TOPICS.tuf("timestamp"), old)
+    world.orders.settle((), 1.0)
+    while topics := sorted(world.orders.wanted(())):
+        world.bring(*topics)
+    assert world.orders.plans["digits"].rules[0].stable == v2

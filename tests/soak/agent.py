@@ -75,7 +75,8 @@ class NoisyInbox(Inbox):
             later = Timer(self._rng.uniform(0.0, 0.5), super().message, each)
             later.daemon = True
             later.start()
-        # Nothing is lost for ever: what comes last is what was said last.
+        # Not lost: it comes once more after all these. Old ones that later messages bring back may
+        # still follow, and must change nothing.
         last = Timer(0.6, super().message, (topic, data))
         last.daemon = True
         last.start()

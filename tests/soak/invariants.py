@@ -16,9 +16,9 @@ SLACK_S: Final = 0.15
 """Between what a process does and when that is seen."""
 MEMORY_BYTES: Final = 400_000_000
 """Of a supervisor or a runner with a model of 5 kB, whatever it was sent. They take about 80 MB."""
-QUIET_MESSAGES: Final = 60
-PER_WISH: Final = 40
-PER_RESTART: Final = 120
+QUIET_MESSAGES: Final = 30
+PER_WISH: Final = 20
+PER_RESTART: Final = 60
 """Messages to everybody: in a run without wishes, for each wish, and each time that a control
 plane or a broker comes back and compares what is retained. No number of devices is in it."""
 WANT_S: Final = 5.0

@@ -191,9 +191,9 @@ def _one(ground: Ground, listener: Listener, seed: int) -> bool:
 
 
 def _shown(played: Played) -> dict[str, Any]:
-    """What a reader of a violation needs; samples are many."""
+    """What a reader of a violation needs; of the many samples the last."""
     shown = asdict(played.evidence)
-    del shown["samples"]
+    shown["samples"] = shown["samples"][-1:]
     return {
         key: sorted(value) if isinstance(value, frozenset) else value
         for key, value in shown.items()

@@ -16,7 +16,14 @@ from tests.soak.evidence import (
     Sample,
     Span,
 )
-from tests.soak.invariants import CHECKS, MEMORY_BYTES, PER_WISH, lost_at_most, violations
+from tests.soak.invariants import (
+    CHECKS,
+    MEMORY_BYTES,
+    PER_WISH,
+    QUIET_MESSAGES,
+    lost_at_most,
+    violations,
+)
 
 GOOD = Evidence(
     answered=100,
@@ -107,7 +114,7 @@ BROKEN: dict[str, tuple[int, Evidence]] = {
         replace(GOOD, model=Model("v1", "v1", "g1", reasons={"x1": "OUT-D301"})),
     ),
     "a trial that never ends": (4, replace(GOOD, model=Model("g1", "v1", "g1"))),
-    "too many messages": (5, replace(GOOD, published={"tuf": 61 + PER_WISH})),
+    "too many messages": (5, replace(GOOD, published={"tuf": QUIET_MESSAGES + PER_WISH + 1})),
     "frames are published again and again": (5, replace(GOOD, frame_bytes=2001)),
     "it heads for what nobody approved": (6, replace(GOOD, model=Model("g1", "g1", "d1"))),
     "orders leave nothing": (6, replace(GOOD, model=Model())),
