@@ -6,7 +6,7 @@ READY := .venv/.stamp
 BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQUITTO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint docs bench conformance clean
+.PHONY: help demo test e2e soak lint docs bench conformance clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -19,6 +19,9 @@ test: lint ## lint, then all tests but whole fleets
 
 e2e: $(READY) ## whole fleets: the demo's scenes one by one, kills, hostile messages, the tutorial
 	@$(BROKER) && $(BIN)/pytest -q tests/e2e
+
+soak: $(READY) ## 200 random fault schedules over real processes; options: ARGS="--seed 1"
+	@$(BROKER) && $(BIN)/python -m tests.soak.run $(ARGS)
 
 lint: $(READY) ## format, style, types, and who may import whom
 	$(BIN)/ruff format --check

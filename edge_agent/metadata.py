@@ -214,6 +214,16 @@ def issued(timestamp: Timestamp) -> datetime | None:
     return moment if moment is not None and moment.tzinfo is not None else None
 
 
+def follows(timestamp: bytes, trusted: bytes) -> bool:
+    """Whether a timestamp says that it is newer than the trusted one. A hint: nothing is verified,
+    and what nobody signed does not stay for long."""
+    try:
+        new, old = (Metadata[Timestamp].from_bytes(d).signed.version for d in (timestamp, trusted))
+    except RepositoryError:
+        return False
+    return new > old
+
+
 def behind(timestamp: bytes, held: Mapping[str, Sequence[bytes]]) -> tuple[str, ...]:
     """Roles to fetch for this timestamp, given the bytes at hand. A hint: nothing is verified.
 

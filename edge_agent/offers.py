@@ -7,7 +7,7 @@ from typing import Final
 
 from tuf.api.exceptions import RepositoryError
 
-from edge_agent.metadata import LIMITS, MAX_ROOT, ROLES, behind
+from edge_agent.metadata import LIMITS, MAX_ROOT, ROLES, behind, follows
 from protocol.errors import PeerError
 from protocol.topics import Topics
 
@@ -39,8 +39,10 @@ class Offers:
         if len(data) > limit:
             raise PeerError("OUT-N211", f"{name}: {len(data):,} bytes, at most {limit:,}")
         if not data or trusted.get(name) == data:
-            # Cleared, or what is trusted anyway.
-            self._offered.pop(name, None)
+            # Cleared, or what is trusted anyway. A repeated old timestamp takes no newer one back.
+            before = self._offered.get(name)
+            if not (data and before and name == "timestamp" and follows(before, data)):
+                self._offered.pop(name, None)
             return True, False
         new = self._offered.get(name) != data
         self._offered[name] = data

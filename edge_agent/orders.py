@@ -11,7 +11,8 @@ It decides which topics to ask for next (`wanted`), but never talks to the link 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -158,7 +159,8 @@ class Orders:
 
     def _offer(self, topic: str, data: bytes) -> bool:
         self._offered = self._trust.offer(topic, data) or self._offered
-        if topic == self._topics.tuf("timestamp") and self._trust.is_current(data):
+        said = topic == self._topics.tuf("timestamp") and self._trust.is_current(data)
+        if said and not self._trust.undecided:
             # The fleet is where this device is: what was refused in between is over.
             self.refused.pop("metadata", None)
             self._complete()
@@ -271,12 +273,12 @@ class Orders:
     def _take_document(self, topic: str) -> bool:
         if not self._trust.known:
             return False
-        envelope = self._waiting.pop(topic)
-        document = self._trust.verify_document(envelope, self._device)
-        if document == self.document:
-            self.refused.pop("document", None)  # what is offered is what is in force, again
-            return False
-        durable.replace(self._directory / "document.dsse", envelope)
+        with self._taking(topic) as envelope:
+            document = self._trust.verify_document(envelope, self._device)
+            if document == self.document:
+                self.refused.pop("document", None)  # what is offered is what is in force, again
+                return False
+            durable.replace(self._directory / "document.dsse", envelope)
         self.document = document
         return True
 
@@ -285,17 +287,17 @@ class Orders:
         data = self._waiting[self._topics.deny]
         if target is None or digest_of(data) != target.digest:
             return False  # metadata and list travel separately: one of them is still on its way
-        self._waiting.pop(self._topics.deny)
-        if self._deny_digest == target.digest:
-            self.refused.pop("deny list", None)
-            return False
-        self._accept_deny(data)
+        with self._taking(self._topics.deny):
+            if self._deny_digest == target.digest:
+                self.refused.pop("deny list", None)
+                return False
+            self._accept_deny(data)
         return True
 
     def _accept_deny(self, data: bytes) -> None:
         self.deny = self._trust.verify_deny(data)
-        self._deny_digest = digest_of(data)
         durable.replace(self._directory / "deny.json", data)
+        self._deny_digest = digest_of(data)
 
     def _take_plan(self, model: ModelName) -> bool:
         target = self._trust.plans[model]
@@ -303,17 +305,31 @@ class Orders:
         data = self._waiting[topic]
         if digest_of(data) != target.digest:
             return False
-        self._waiting.pop(topic)
-        if self._plan_digests.get(model) == target.digest:
-            return False
-        self._accept_plan(model, data)
+        with self._taking(topic):
+            if self._plan_digests.get(model) == target.digest:
+                return False
+            self._accept_plan(model, data)
         return True
 
     def _accept_plan(self, model: ModelName, data: bytes) -> None:
-        # Also noted when it is refused: the same bytes will not become acceptable by asking again.
+        try:
+            self.plans[model] = self._trust.verify_plan(model, data)
+            durable.replace(self._directory / f"plan-{model}.json", data)
+        except (TrustError, PeerError):
+            # Noted all the same: these bytes will not become acceptable by asking again.
+            self._plan_digests[model] = digest_of(data)
+            raise
         self._plan_digests[model] = digest_of(data)
-        self.plans[model] = self._trust.verify_plan(model, data)
-        durable.replace(self._directory / f"plan-{model}.json", data)
+
+    @contextmanager
+    def _taking(self, topic: str) -> Iterator[bytes]:
+        """What waits is taken or refused now; if the disk does not take it, it goes on waiting."""
+        data = self._waiting.pop(topic)
+        try:
+            yield data
+        except (Unavailable, OSError):
+            self._waiting.setdefault(topic, data)
+            raise
 
     def _concerns(self, model: ModelName, held: Collection[ModelName]) -> bool:
         if model in held:

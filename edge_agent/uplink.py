@@ -77,8 +77,9 @@ class Uplink:
         """Delete what is safe, learn the rest. Raises `PeerError`, or `Unavailable` (OUT-D50x)."""
         ack = decode(data, Ack, limit=MAX_DOWN)
         before = sum(map(self._coverage.has, self._flying))
-        self._coverage.learn(ack.a)
+        # First: what a full disk does not let go must be asked about again, not passed over.
         self._outbox.delete_safe(ack.a)
+        self._coverage.learn(ack.a)
         current = self._pacing
         progress = sum(map(self._coverage.has, self._flying)) > before
         if current.in_flight and (current.probe or progress):

@@ -7,6 +7,7 @@ process that wrote it, whatever killed that process.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -28,6 +29,7 @@ _NOW = struct.Struct("<HH")
 _LENGTH = struct.Struct("<I")
 _TABLE_AT: Final = 16
 _MAX_FILE: Final = 256 * 1024
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -64,13 +66,7 @@ class Notebook:
         table = encode({"boot": boot_id(), "models": [list(entry) for entry in models]})
         content = _NOW.pack(0, 0).ljust(_TABLE_AT - _LENGTH.size, b"\0")
         content += _LENGTH.pack(len(table)) + table
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        file = os.open(path, flags, 0o600)
-        try:
-            os.write(file, content)
-            self._map = mmap.mmap(file, len(content))
-        finally:
-            os.close(file)
+        self._map = _shared(path, content) or mmap.mmap(-1, len(content))
         self._lock = threading.Lock()
         self._since: float | None = None
 
@@ -92,6 +88,22 @@ class Notebook:
         """For how long the run that is going on has been going on; 0 if there is none."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
+
+
+def _shared(path: Path, content: bytes) -> mmap.mmap | None:
+    """`content` in a file that others can read. None where the disk has no room: models serve all
+    the same, and a death of this runner is charged to nobody."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        if os.write(file, content) == len(content):
+            return mmap.mmap(file, len(content))
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+    finally:
+        os.close(file)
+    path.unlink(missing_ok=True)
+    return None
 
 
 def read_blame(path: Path) -> Blame | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge_agent import durable
 from edge_agent.orders import Orders
 from protocol import codec
 from protocol.device import DeviceDocument
-from protocol.plan import DenyList, Plan, PlanTerms
+from protocol.plan import Denied, DenyList, Plan, PlanTerms
 from protocol.selector import Selector
 from tests.fakes.fleet_trust import DEVICE, FLEET, TOPICS, Device, Fleet
 
@@ -294,3 +297,55 @@ def test_damaged_files_of_an_earlier_process_are_reported_and_replaced(world):
     assert isinstance(world.orders.document, DeviceDocument)
     assert list(world.orders.plans) == ["digits"]
     assert world.orders.refused == {}
+
+
+@pytest.mark.parametrize("room", range(5))
+def test_what_comes_while_the_disk_is_full_takes_force_once_there_is_room(world, monkeypatch, room):
+    """`room`: writes that still succeed. Nothing is said twice: the link stays up meanwhile."""
+    world.connect()
+    world.fleet.later(minutes=5)
+    v2 = world.fleet.approve("digits/v2")
+    world.fleet.plan("digits", v2, LEEDS)
+    denied = (Denied("digits", world.v1),)
+    world.fleet.deny = codec.encode(DenyList(FLEET, world.fleet.now_ms // 60_000, denied))
+    world.fleet.publish()
+    world.fleet.broker[DOCUMENT] = world.fleet.document(2, labels={"site": "leeds", "line": "3"})
+    write, left = durable.replace, [room]
+
+    def replace(path, data):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, data)
+
+    roles = [TOPICS.tuf(role) for role in ("rollouts", "models", "targets", "snapshot")]
+    world.bring(*roles, TOPICS.tuf("timestamp"))
+    monkeypatch.setattr(durable, "replace", replace)
+    for topic in (DOCUMENT, TOPICS.deny, TOPICS.plan("digits")):
+        world.orders.on_message(topic, world.fleet.broker[topic])
+    for _ in range(3):
+        with contextlib.suppress(OSError):
+            world.orders.settle((), 0.0)
+    monkeypatch.setattr(durable, "replace", write)
+    world.orders.settle((), 0.0)
+    for _ in range(2):
+        assert world.orders.document.version == 2
+        assert world.orders.plans["digits"].rules[0].stable == v2
+        assert world.orders.deny.digests == {world.v1}
+        assert world.orders.refused == {}
+        world.restart()
+
+
+def test_a_repeated_old_timestamp_takes_no_newer_one_back(world):
+    world.connect()
+    old = world.fleet.broker[TOPICS.tuf("timestamp")]
+    world.fleet.later(minutes=5)
+    v2 = world.fleet.approve("digits/v2")
+    world.fleet.plan("digits", v2, LEEDS)
+    world.fleet.publish()
+    world.bring(TOPICS.tuf("timestamp"))
+    world.orders.on_message(TOPICS.tuf("timestamp"), old)
+    world.orders.settle((), 1.0)
+    while topics := sorted(world.orders.wanted(())):
+        world.bring(*topics)
+    assert world.orders.plans["digits"].rules[0].stable == v2

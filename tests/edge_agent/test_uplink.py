@@ -10,7 +10,7 @@ from control_plane.unpack import unpack
 from edge_agent.buffer import Outbox
 from edge_agent.uplink import Uplink
 from protocol.codec import MAX_UP_PACKED, decode_up, encode
-from protocol.errors import PeerError
+from protocol.errors import PeerError, Unavailable
 from protocol.reported import ReportedState
 from protocol.telemetry import Ack, Hello, StreamAck, Upload
 from tests.fakes.telemetry import Counts, Take, compress, drift, inference, take
@@ -136,6 +136,25 @@ def test_what_is_stored_is_not_sent_again_but_kept_until_it_is_safe(outbox, upli
     assert uplink.due(20.0) is None
     assert outbox.state().records == 2
     uplink.on_ack(30.0, ack(upload))
+    assert outbox.state().records == 0
+
+
+def test_an_ack_that_a_full_disk_does_not_take_comes_again(outbox, uplink, monkeypatch):
+    events(outbox, 2)
+    uplink.on_connected(0.0)
+    answer_probe(uplink, 10.0)
+    first = batch(uplink, 11.0)
+
+    def full(acks):
+        raise Unavailable("OUT-D501", "database or disk is full")
+
+    with monkeypatch.context() as while_full:
+        while_full.setattr(outbox, "delete_safe", full)
+        with pytest.raises(Unavailable):
+            uplink.on_ack(11.0, ack(first))
+    again = batch(uplink, 30.0)
+    assert again.x == first.x
+    uplink.on_ack(30.0, ack(again))
     assert outbox.state().records == 0
 
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -47,6 +48,23 @@ def test_the_note_survives_the_process_that_wrote_it(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
     assert done.returncode < 0
     assert read_blame(path) == Blame("probe", "toy", digest_of(b"toy"))
+
+
+@pytest.mark.parametrize("taken", [None, 0, 10])
+def test_a_full_disk_keeps_no_runner_from_working(tmp_path, monkeypatch, taken):
+    """`taken`: bytes that still find room; None: an error instead."""
+
+    def write(file, content):
+        if taken is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return taken
+
+    monkeypatch.setattr(os, "write", write)
+    notebook = Notebook(tmp_path / "blame", MODELS)
+    with notebook.busy("infer", 1):
+        assert read_blame(tmp_path / "blame") is None
+    assert notebook.busy_seconds() == 0
+    assert not (tmp_path / "blame").exists()
 
 
 def test_a_note_from_before_the_last_boot_blames_nobody(tmp_path, monkeypatch):
