@@ -17,7 +17,7 @@ from tests.faults.operations import Operation
 from tests.faults.run import SEED, Cell, pairs, sample
 from tests.faults.world import World
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 CELLS = 40
 PAIRS = 6

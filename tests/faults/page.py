@@ -1,8 +1,8 @@
-"""docs/reference/crash-matrix.md, made of the table and of which cells failed."""
+"""docs/reference/crash-matrix.md, made of the table and of what became of its cells."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,20 +29,31 @@ _WORDS: Final[dict[Fault, str]] = {
 }
 
 
-def page(failed: Collection[tuple[Row, Fault]], pairs: int) -> str:
-    return "\n".join(_lines(failed, pairs)) + "\n"
+Played = Mapping[tuple[Row, Fault], bool]
+"""Whether a cell passed; those that were not played are not in it."""
 
 
-def _lines(failed: Collection[tuple[Row, Fault]], pairs: int) -> Iterator[str]:
+def all_passed() -> Played:
+    return dict.fromkeys(cells(), True)
+
+
+def page(played: Played, pairs: int) -> str:
+    """`pairs`: cases with two crashes that passed."""
+    return "\n".join(_lines(played, pairs)) + "\n"
+
+
+def _lines(played: Played, pairs: int) -> Iterator[str]:
+    passed = sum(played.values())
     yield "# Crash matrix"
     yield ""
     yield "<!-- Made by `make crash-matrix`: change tests/faults, then run it. -->"
     yield ""
     yield (
-        f"Every operation of an update, {len(ROWS)} of them, was interrupted in every way that"
+        f"Every operation of an update, {len(ROWS)} of them, is interrupted in every way that"
         f" applies: {len(cells())} cases with a real agent, real runners, a real broker and a real"
-        f" control plane. {pairs} more cases strike twice: the second crash comes in the process"
-        " that was started after the first."
+        f" control plane. {passed} of them were played and passed when this page was made, and"
+        f" {pairs} more that strike twice: the second crash comes in the process that was started"
+        " after the first."
     )
     yield ""
     yield "After each case:"
@@ -61,9 +72,10 @@ def _lines(failed: Collection[tuple[Row, Fault]], pairs: int) -> Iterator[str]:
         yield f"| {_WORDS[fault]} | {MEANING[fault]} |"
     yield ""
     yield (
-        "✓: all four hold. ✗: they do not. A blank means that the fault does not apply."
-        " What a power cut leaves is computed from what was synced (`tests/faults/durable.py` says"
-        " what that can and cannot show); `tests/simulation` draws more ways, in memory."
+        "✓: all four hold. ✗: they do not. ·: not played. A blank means that the fault does not"
+        " apply. What a power cut leaves is computed from what was synced"
+        " (`tests/faults/durable.py` says what that can and cannot show); `tests/simulation` draws"
+        " more ways, in memory."
     )
     yield ""
     yield "```console"
@@ -79,12 +91,14 @@ def _lines(failed: Collection[tuple[Row, Fault]], pairs: int) -> Iterator[str]:
         yield f"|---|---|{'---|' * len(FAULTS)}---|"
         for row in ROWS:
             if row.journey == journey:
-                yield _line(row, failed)
+                yield _line(row, played)
 
 
-def _line(row: Row, failed: Collection[tuple[Row, Fault]]) -> str:
-    marks = []
-    for fault in FAULTS:
-        applies = fault in faults_of(row)
-        marks.append(("✗" if (row, fault) in failed else "✓") if applies else " ")
+_MARKS: Final = {True: "✓", False: "✗", None: "·"}
+
+
+def _line(row: Row, played: Played) -> str:
+    marks = [
+        _MARKS[played.get((row, fault))] if fault in faults_of(row) else " " for fault in FAULTS
+    ]
     return f"| {row.name} | `{row.module}` | {' | '.join(marks)} | {row.before} |"

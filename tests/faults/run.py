@@ -1,6 +1,6 @@
 """All cases of the crash matrix with real processes: `make crash-matrix`.
 
-    python -m tests.faults.run [--jobs N] [--pairs N] [--only TEXT] [--list]
+    python -m tests.faults.run [--jobs N] [--pairs N] [--only TEXT] [--resume FILE] [--list]
 
 Writes docs/reference/crash-matrix.md once everything was tried; exits 1 if a case fails.
 """
@@ -82,6 +82,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--only", default="", help="cells whose name has this in it")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        help="cells that passed are noted here; those noted already are not played again",
+    )
     parser.add_argument("--list", action="store_true")
     given = parser.parse_args(arguments)
     wanted = [*single(), *pairs(given.pairs, random.Random(SEED))]
@@ -89,15 +94,24 @@ def main(arguments: Sequence[str]) -> int:
     if given.list:
         print(*(cell.name for cell in wanted), sep="\n")
         return 0
-    failed = _play(wanted, given.jobs)
-    print(f"{len(wanted)} cells, {len(failed)} failed")
+    passed = set(_lines(given.resume))
+    todo = [cell for cell in wanted if cell.name not in passed]
+    # Whoever stops halfway has seen something of everything.
+    random.Random(SEED).shuffle(todo)
+    failed = _play(todo, given.jobs, given.resume)
+    print(f"{len(wanted)} cells, {len(wanted) - len(todo)} of them before, {len(failed)} failed")
     if not given.only:
-        bad = {cell.struck[0] for cell in failed if len(cell.struck) == 1}
-        PAGE.write_text(page(bad, given.pairs), encoding="utf-8")
+        alone = {cell.struck[0]: cell not in failed for cell in wanted if len(cell.struck) == 1}
+        twice = [cell for cell in wanted if len(cell.struck) > 1 and cell not in failed]
+        PAGE.write_text(page(alone, len(twice)), encoding="utf-8")
     return 1 if failed else 0
 
 
-def _play(wanted: list[Cell], jobs: int) -> list[Cell]:
+def _lines(path: Path | None) -> list[str]:
+    return path.read_text().splitlines() if path is not None and path.exists() else []
+
+
+def _play(wanted: list[Cell], jobs: int, noted: Path | None) -> list[Cell]:
     context = mp.get_context("spawn")
     todo, done = context.Queue(), context.Queue()
     for number in range(len(wanted)):
@@ -108,7 +122,7 @@ def _play(wanted: list[Cell], jobs: int) -> list[Cell]:
     for worker in workers:
         worker.start()
     try:
-        return _collect(wanted, done)
+        return _collect(wanted, done, noted)
     finally:
         for worker in workers:
             worker.terminate()
@@ -116,7 +130,7 @@ def _play(wanted: list[Cell], jobs: int) -> list[Cell]:
             worker.join()
 
 
-def _collect(wanted: list[Cell], done: Any) -> list[Cell]:
+def _collect(wanted: list[Cell], done: Any, noted: Path | None) -> list[Cell]:
     failed: list[Cell] = []
     began = time.monotonic()
     for count in range(1, len(wanted) + 1):
@@ -129,6 +143,9 @@ def _collect(wanted: list[Cell], done: Any) -> list[Cell]:
         if violation:
             print(violation)
             failed.append(cell)
+        elif noted is not None:
+            with noted.open("a") as file:
+                file.write(cell.name + "\n")
         sys.stdout.flush()
     return failed
 

@@ -41,7 +41,7 @@ Journey = Literal["update", "bad", "unfit", "rollback", "first"]
 JOURNEYS: Final[tuple[Journey, ...]] = ("update", "bad", "unfit", "rollback", "first")
 
 POLICY: Final = Policy(min_requests=5, dev=DevPolicy(health_window_s=0.3, max_duration_s=5))
-LIMIT_S: Final = 40.0
+LIMIT_S: Final = 90.0
 
 
 @dataclass
