@@ -11,7 +11,8 @@ It decides which topics to ask for next (`wanted`), but never talks to the link 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -193,7 +194,7 @@ class Orders:
         """
         found = self._trust.carried_document(document, self._device)
         if found is not None and found != self.document:
-            durable.replace(self._directory / "document.dsse", document)
+            self._store("document.dsse", document)
             self.document = found
         if self._trust.deny_target is None or digest_of(deny) != self._trust.deny_target.digest:
             raise TrustError("OUT-T106", "its deny list is not what rollouts lists")
@@ -216,6 +217,8 @@ class Orders:
             # fetched again after a while in case something was lost.
             self._incomplete = error
             self._ask_again(now_s)
+            # Nothing more has to come where only room was missing.
+            self._offered = error.code == "OUT-D201"
             return False
         if changed or not self._trust.undecided:
             self._complete()
@@ -271,12 +274,13 @@ class Orders:
     def _take_document(self, topic: str) -> bool:
         if not self._trust.known:
             return False
-        envelope = self._waiting.pop(topic)
-        document = self._trust.verify_document(envelope, self._device)
-        if document == self.document:
-            self.refused.pop("document", None)  # what is offered is what is in force, again
-            return False
-        durable.replace(self._directory / "document.dsse", envelope)
+        envelope = self._waiting[topic]
+        with self._judging(topic):
+            document = self._trust.verify_document(envelope, self._device)
+            if document == self.document:
+                self.refused.pop("document", None)  # what is offered is what is in force, again
+                return False
+            self._store("document.dsse", envelope)
         self.document = document
         return True
 
@@ -285,17 +289,17 @@ class Orders:
         data = self._waiting[self._topics.deny]
         if target is None or digest_of(data) != target.digest:
             return False  # metadata and list travel separately: one of them is still on its way
-        self._waiting.pop(self._topics.deny)
-        if self._deny_digest == target.digest:
-            self.refused.pop("deny list", None)
-            return False
-        self._accept_deny(data)
+        with self._judging(self._topics.deny):
+            if self._deny_digest == target.digest:
+                self.refused.pop("deny list", None)
+                return False
+            self._accept_deny(data)
         return True
 
     def _accept_deny(self, data: bytes) -> None:
         self.deny = self._trust.verify_deny(data)
+        self._store("deny.json", data)
         self._deny_digest = digest_of(data)
-        durable.replace(self._directory / "deny.json", data)
 
     def _take_plan(self, model: ModelName) -> bool:
         target = self._trust.plans[model]
@@ -303,17 +307,43 @@ class Orders:
         data = self._waiting[topic]
         if digest_of(data) != target.digest:
             return False
-        self._waiting.pop(topic)
-        if self._plan_digests.get(model) == target.digest:
-            return False
-        self._accept_plan(model, data)
+        with self._judging(topic):
+            if self._plan_digests.get(model) == target.digest:
+                return False
+            self._accept_plan(model, data)
         return True
 
     def _accept_plan(self, model: ModelName, data: bytes) -> None:
-        # Also noted when it is refused: the same bytes will not become acceptable by asking again.
+        try:
+            plan = self._trust.verify_plan(model, data)
+        except (TrustError, PeerError):
+            # The same bytes will not become acceptable by asking again.
+            self._plan_digests[model] = digest_of(data)
+            raise
+        self.plans[model] = plan
+        self._store(f"plan-{model}.json", data)
         self._plan_digests[model] = digest_of(data)
-        self.plans[model] = self._trust.verify_plan(model, data)
-        durable.replace(self._directory / f"plan-{model}.json", data)
+
+    @contextmanager
+    def _judging(self, topic: str) -> Iterator[None]:
+        """What came under a topic waits no longer once it was judged, whichever way. Where the
+        disk has no room for that, it is judged again in the next turn: nobody says it twice."""
+        judged = True
+        try:
+            yield
+        except Unavailable:
+            judged = False
+            raise
+        finally:
+            if judged:
+                self._waiting.pop(topic, None)
+
+    def _store(self, name: str, data: bytes) -> None:
+        """Durable on return. Raises `Unavailable` OUT-D201."""
+        try:
+            durable.replace(self._directory / name, data)
+        except OSError as error:
+            raise Unavailable("OUT-D201", f"{name}: {error}") from error
 
     def _concerns(self, model: ModelName, held: Collection[ModelName]) -> bool:
         if model in held:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge_agent import durable
 from edge_agent.orders import Orders
 from protocol import codec
 from protocol.device import DeviceDocument
@@ -294,3 +296,39 @@ def test_damaged_files_of_an_earlier_process_are_reported_and_replaced(world):
     assert isinstance(world.orders.document, DeviceDocument)
     assert list(world.orders.plans) == ["digits"]
     assert world.orders.refused == {}
+
+
+@pytest.mark.parametrize("full_at", range(1, 10))
+def test_what_a_full_disk_kept_from_being_stored_is_stored_once_there_is_room(
+    world, monkeypatch, full_at
+):
+    """Nobody says it twice: the link was up all the time."""
+    replace, writes = durable.replace, 0
+
+    def full(path, data):
+        nonlocal writes
+        writes += 1
+        if writes == full_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(path, data)
+
+    world.connect()
+    world.fleet.later(hours=1)
+    v2 = world.fleet.approve("digits/v2")
+    world.fleet.plan("digits", v2, LEEDS)
+    world.fleet.deny = codec.encode(DenyList(FLEET, 2))
+    world.fleet.publish()
+    world.device.machine.wall_ms = world.fleet.now_ms
+    world.fleet.broker[DOCUMENT] = world.fleet.document(2, labels={"site": "leeds"})
+    monkeypatch.setattr(durable, "replace", full)
+    world.connect()
+    for _ in range(3):
+        world.orders.settle((), 0.0)
+    assert writes >= full_at, "the disk was never full"
+    for _ in range(2):
+        assert world.orders.document is not None
+        assert world.orders.document.version == 2
+        assert world.orders.plans["digits"].rules[0].stable == v2
+        assert world.orders.deny is not None
+        assert world.orders.deny.version == 2
+        world.restart()

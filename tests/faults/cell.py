@@ -22,14 +22,14 @@ from typing import Any, Final
 
 from control_plane.demo.cable import Cable
 from control_plane.demo.fleet import wait_until
-from control_plane.demo.traffic import Application, Row
+from control_plane.demo.traffic import Application
 from edge_agent.marks import MarksFile
 from protocol.errors import OutriderError
 from tests.fakes.mosquitto import free_port
 from tests.fakes.whole_fleet import MODEL, processes, ready
 from tests.faults.interpose import Fault
 from tests.faults.operations import Operation
-from tests.faults.world import Agent, Journey, World
+from tests.faults.world import BREAKS_V3, Agent, Journey, World
 
 SETTLES_S: Final = 90.0
 """On a machine that is busy with much else; otherwise it takes two or three."""
@@ -43,7 +43,6 @@ ENDS_ON: Final = {
     "first": "v2",
 }
 TRIED: Final = {**ENDS_ON, "bad": "v3", "unfit": "v5"}
-BREAKS_V3: Final = Row((10.0, 0.0, 0.0, 0.0), 0)
 
 
 class Violation(AssertionError):
@@ -148,6 +147,8 @@ class Case:
         ):
             return False
         model = status["state"].get("models", {}).get(MODEL, {})
+        if not model.get("current") and self._had_no_room(model):
+            return True
         if model.get("current") is None or model.get("current") != model.get("serving"):
             return False
         if self.journey == "rollback" and not any("rolled_back" in e for e in self._ends()):
@@ -155,6 +156,11 @@ class Case:
         if model["current"] == self.world.digest(ENDS_ON[self.journey]):
             return self.journey not in ("bad", "unfit") or self._given_up(model) is not None
         return self._given_up(model) is not None
+
+    def _had_no_room(self, model: dict[str, Any]) -> bool:
+        """A first version that met a full disk waits ten minutes: there is none before it."""
+        full = any(strike.fault == "full" for strike in self.strikes)
+        return full and self.journey == "first" and self._given_up(model) == "OUT-D201"
 
     def _cut_once(self) -> None:
         if self.cable is not None and self.offline_from is not None:
@@ -170,6 +176,8 @@ class Case:
     # --- what must be true ------------------------------------------------------------------------
 
     def _judge(self) -> str:
+        if self._had_no_room(self._model()):
+            return "waits, OUT-D201"
         answering = self.application
         assert answering is not None
         goal = answering.tally.answered + 5

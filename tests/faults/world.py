@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from control_plane.demo.fleet import Device, wait_until
+from control_plane.demo.traffic import Application, Row
 from edge_agent.technician.door import ask
 from protocol import codec
 from protocol.errors import OutriderError
@@ -35,12 +36,14 @@ from protocol.identifiers import Digest
 from protocol.members import DevPolicy, Policy
 from tests.fakes.bundles import BundleOnDisk
 from tests.fakes.mosquitto import free_port
-from tests.fakes.whole_fleet import MODEL, FleetHere, Operator, application, processes, ready
+from tests.fakes.whole_fleet import MODEL, FleetHere, Operator, processes, ready
 
 Journey = Literal["update", "bad", "unfit", "rollback", "first"]
 JOURNEYS: Final[tuple[Journey, ...]] = ("update", "bad", "unfit", "rollback", "first")
 
 POLICY: Final = Policy(min_requests=5, dev=DevPolicy(health_window_s=0.3, max_duration_s=5))
+BREAKS_V3: Final = Row((10.0, 0.0, 0.0, 0.0), 0)
+"""A question that v3 answers with an error, and all others alike."""
 LIMIT_S: Final = 90.0
 
 
@@ -193,7 +196,7 @@ class World:
         for journey, agent in agents.items():
             self.device(journey).port = agent.port
             self._until(journey, "answers", partial(ready, self.device(journey)))
-            application(self.device(journey), 40)
+            self._ask(journey)
         for version in ("v0", "v1"):
             for journey in told:
                 operator.pin(self.device(journey), version)
@@ -211,6 +214,12 @@ class World:
         operator.pin(self.device("first"), "v2")
         operator.pin(self.device("bad"), "v3")
         operator.pin(self.device("unfit"), "v5")
+
+    def _ask(self, journey: Journey) -> None:
+        """The same question as in every cell: versions are compared by their answers."""
+        device = self.device(journey)
+        device.application = Application(device.port, MODEL, "pixels", (BREAKS_V3,), 40)
+        device.application.start()
 
     def _until(self, journey: Journey, what: str, condition: Callable[[], bool]) -> None:
         wait_until(condition, f"{journey} {what}", LIMIT_S, 0.02)
