@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing as mp
+import queue
 import random
 import signal
 import sys
@@ -122,7 +123,7 @@ def _play(wanted: list[Cell], jobs: int, noted: Path | None) -> list[Cell]:
     for worker in workers:
         worker.start()
     try:
-        return _collect(wanted, done, noted)
+        return _collect(wanted, done, noted, workers)
     finally:
         for worker in workers:
             worker.terminate()
@@ -130,11 +131,13 @@ def _play(wanted: list[Cell], jobs: int, noted: Path | None) -> list[Cell]:
             worker.join()
 
 
-def _collect(wanted: list[Cell], done: Any, noted: Path | None) -> list[Cell]:
+def _collect(
+    wanted: list[Cell], done: Any, noted: Path | None, workers: Sequence[Any]
+) -> list[Cell]:
     failed: list[Cell] = []
     began = time.monotonic()
     for count in range(1, len(wanted) + 1):
-        number, outcome, violation, seconds = done.get()
+        number, outcome, violation, seconds = _next(done, workers)
         cell = wanted[number]
         minutes = (time.monotonic() - began) / 60
         print(
@@ -148,6 +151,18 @@ def _collect(wanted: list[Cell], done: Any, noted: Path | None) -> list[Cell]:
                 file.write(cell.name + "\n")
         sys.stdout.flush()
     return failed
+
+
+def _next(done: Any, workers: Sequence[Any]) -> tuple[int, str, str, float]:
+    """Raises `RuntimeError` when nobody is left who could play."""
+    while True:
+        try:
+            found: tuple[int, str, str, float] = done.get(timeout=5)
+        except queue.Empty:
+            if not any(worker.is_alive() for worker in workers):
+                raise RuntimeError("the workers have ended; is there a broker?") from None
+        else:
+            return found
 
 
 def _work(wanted: list[Cell], todo: Any, done: Any) -> None:
