@@ -22,7 +22,6 @@ e2e: $(READY) ## whole fleets: the demo's scenes one by one, kills, hostile mess
 
 crash-matrix: $(READY) ## every operation of an update, interrupted in every way: about half an hour
 	@$(BROKER) && $(BIN)/python -m tests.faults.run $(ARGS)
-	@$(BIN)/python -m tests.simulation.explore
 
 lint: $(READY) ## format, style, types, and who may import whom
 	$(BIN)/ruff format --check
