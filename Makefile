@@ -6,10 +6,10 @@ READY := .venv/.stamp
 BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQUITTO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e soak lint docs bench conformance clean
+.PHONY: help demo test e2e crash-matrix soak lint docs bench conformance clean
 
 help: ## say what there is
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(READY) ## 3 minutes: 8 devices, one bad model, one cut link; options: ARGS="..."
 	@$(BROKER) && $(BIN)/outrider demo $(ARGS)
@@ -19,6 +19,9 @@ test: lint ## lint, then all tests but whole fleets
 
 e2e: $(READY) ## whole fleets: the demo's scenes one by one, kills, hostile messages, the tutorial
 	@$(BROKER) && $(BIN)/pytest -q tests/e2e
+
+crash-matrix: $(READY) ## every operation of an update, interrupted in every way: about half an hour
+	@$(BROKER) && $(BIN)/python -m tests.faults.run $(ARGS)
 
 soak: $(READY) ## 200 random fault schedules over real processes; options: ARGS="--seed 1"
 	@$(BROKER) && $(BIN)/python -m tests.soak.run $(ARGS)

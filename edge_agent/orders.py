@@ -195,7 +195,7 @@ class Orders:
         """
         found = self._trust.carried_document(document, self._device)
         if found is not None and found != self.document:
-            durable.replace(self._directory / "document.dsse", document)
+            self._store("document.dsse", document)
             self.document = found
         if self._trust.deny_target is None or digest_of(deny) != self._trust.deny_target.digest:
             raise TrustError("OUT-T106", "its deny list is not what rollouts lists")
@@ -218,6 +218,8 @@ class Orders:
             # fetched again after a while in case something was lost.
             self._incomplete = error
             self._ask_again(now_s)
+            # Nothing more has to come where only room was missing.
+            self._offered = error.code == "OUT-D201"
             return False
         if changed or not self._trust.undecided:
             self._complete()
@@ -273,12 +275,13 @@ class Orders:
     def _take_document(self, topic: str) -> bool:
         if not self._trust.known:
             return False
-        with self._taking(topic) as envelope:
+        envelope = self._waiting[topic]
+        with self._judging(topic):
             document = self._trust.verify_document(envelope, self._device)
             if document == self.document:
                 self.refused.pop("document", None)  # what is offered is what is in force, again
                 return False
-            durable.replace(self._directory / "document.dsse", envelope)
+            self._store("document.dsse", envelope)
         self.document = document
         return True
 
@@ -287,7 +290,7 @@ class Orders:
         data = self._waiting[self._topics.deny]
         if target is None or digest_of(data) != target.digest:
             return False  # metadata and list travel separately: one of them is still on its way
-        with self._taking(self._topics.deny):
+        with self._judging(self._topics.deny):
             if self._deny_digest == target.digest:
                 self.refused.pop("deny list", None)
                 return False
@@ -296,7 +299,7 @@ class Orders:
 
     def _accept_deny(self, data: bytes) -> None:
         self.deny = self._trust.verify_deny(data)
-        durable.replace(self._directory / "deny.json", data)
+        self._store("deny.json", data)
         self._deny_digest = digest_of(data)
 
     def _take_plan(self, model: ModelName) -> bool:
@@ -305,7 +308,7 @@ class Orders:
         data = self._waiting[topic]
         if digest_of(data) != target.digest:
             return False
-        with self._taking(topic):
+        with self._judging(topic):
             if self._plan_digests.get(model) == target.digest:
                 return False
             self._accept_plan(model, data)
@@ -313,23 +316,35 @@ class Orders:
 
     def _accept_plan(self, model: ModelName, data: bytes) -> None:
         try:
-            self.plans[model] = self._trust.verify_plan(model, data)
-            durable.replace(self._directory / f"plan-{model}.json", data)
+            plan = self._trust.verify_plan(model, data)
         except (TrustError, PeerError):
-            # Noted all the same: these bytes will not become acceptable by asking again.
+            # The same bytes will not become acceptable by asking again.
             self._plan_digests[model] = digest_of(data)
             raise
+        self.plans[model] = plan
+        self._store(f"plan-{model}.json", data)
         self._plan_digests[model] = digest_of(data)
 
     @contextmanager
-    def _taking(self, topic: str) -> Iterator[bytes]:
-        """What waits is taken or refused now; if the disk does not take it, it goes on waiting."""
-        data = self._waiting.pop(topic)
+    def _judging(self, topic: str) -> Iterator[None]:
+        """What came under a topic waits no longer once it was judged, whichever way. Where the
+        disk has no room for that, it is judged again in the next turn: nobody says it twice."""
+        judged = True
         try:
-            yield data
-        except (Unavailable, OSError):
-            self._waiting.setdefault(topic, data)
+            yield
+        except Unavailable:
+            judged = False
             raise
+        finally:
+            if judged:
+                self._waiting.pop(topic, None)
+
+    def _store(self, name: str, data: bytes) -> None:
+        """Durable on return. Raises `Unavailable` OUT-D201."""
+        try:
+            durable.replace(self._directory / name, data)
+        except OSError as error:
+            raise Unavailable("OUT-D201", f"{name}: {error}") from error
 
     def _concerns(self, model: ModelName, held: Collection[ModelName]) -> bool:
         if model in held:

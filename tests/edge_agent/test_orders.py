@@ -349,3 +349,41 @@ def test_a_repeated_old_timestamp_takes_no_newer_one_back(world):
     while topics := sorted(world.orders.wanted(())):
         world.bring(*topics)
     assert world.orders.plans["digits"].rules[0].stable == v2
+
+
+@pytest.mark.parametrize("full_at", range(1, 10))
+def test_what_a_full_disk_kept_from_being_stored_is_stored_once_there_is_room(
+    world, monkeypatch, full_at
+):
+    """Nobody says it twice: the link was up all the time."""
+    replace, writes = durable.replace, 0
+
+    def full(path, data):
+        nonlocal writes
+        writes += 1
+        if writes == full_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(path, data)
+
+    world.connect()
+    world.fleet.later(hours=1)
+    v2 = world.fleet.approve("digits/v2")
+    world.fleet.plan("digits", v2, LEEDS)
+    world.fleet.deny = codec.encode(DenyList(FLEET, 2))
+    world.fleet.publish()
+    world.device.machine.wall_ms = world.fleet.now_ms
+    world.fleet.broker[DOCUMENT] = world.fleet.document(2, labels={"site": "leeds"})
+    monkeypatch.setattr(durable, "replace", full)
+    world.connect()
+    for _ in range(3):
+        world.orders.settle((), 0.0)
+        for topic in world.orders.wanted(()):
+            world.orders.on_message(topic, world.fleet.broker[topic])
+    assert writes >= full_at, "the disk was never full"
+    for _ in range(2):
+        assert world.orders.document is not None
+        assert world.orders.document.version == 2
+        assert world.orders.plans["digits"].rules[0].stable == v2
+        assert world.orders.deny is not None
+        assert world.orders.deny.version == 2
+        world.restart()

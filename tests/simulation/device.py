@@ -32,15 +32,20 @@ from protocol.membership import EVERYONE
 from protocol.plan import Local, Plan, Rollout, Rule, Wave
 from protocol.reported import Outcome, Progress
 from protocol.telemetry import InferenceWindow
-from tests.simulation.files import SimulatedFiles
+from tests.simulation.files import Leaves, SimulatedFiles
 
 HOME = Path("/home")
 MODEL = "m"
+NEIGHBOUR = "n"
+"""Another model, beside it in the same runner."""
 AGENT = "0.1.0"
 START_MS = 1_900_000_000_000
 
-Nature = Literal["good", "load_bad", "probe_bad", "slow", "health_bad", "crashing", "poison"]
-"""`poison` takes the machine down whenever it is loaded; `crashing` its runner once it serves."""
+Nature = Literal[
+    "good", "load_bad", "probe_bad", "slow", "health_bad", "crashing", "tiring", "poison"
+]
+"""`poison` takes the machine down whenever it is loaded; `crashing` its runner once it serves,
+`tiring` once it is committed."""
 
 POLICY = Policy(health_window_s=10, min_requests=1, max_duration_s=100, limits=Limits())
 
@@ -52,6 +57,26 @@ class Killed(BaseException):
 class PowerCut(Killed):
     """And everything else with it."""
 
+    leaves: Leaves = "any"
+
+
+class Nothing(PowerCut):
+    """Nothing is left of what was not synced."""
+
+    leaves = "synced"
+
+
+class HalfWritten(PowerCut):
+    """The file written last is half there."""
+
+    leaves = "half"
+
+
+class Zeroed(PowerCut):
+    """The file written last holds zeros."""
+
+    leaves = "zeros"
+
 
 class Violation(AssertionError):
     """Something that must always hold did not."""
@@ -60,6 +85,7 @@ class Violation(AssertionError):
 @dataclass(frozen=True)
 class FakeBundle:
     name: str
+    model: str
     digest: Digest
     files: Mapping[str, bytes]
 
@@ -85,7 +111,7 @@ def bundle(name: str, model: str = MODEL) -> FakeBundle:
         Index(model, name, (VariantReference(digest_of(manifest), len(manifest)),))
     )
     files = {f"{role}.bin": data for role, data in contents.items()}
-    return FakeBundle(name, digest_of(index), {INDEX: index, MANIFEST: manifest, **files})
+    return FakeBundle(name, model, digest_of(index), {INDEX: index, MANIFEST: manifest, **files})
 
 
 @dataclass
@@ -102,6 +128,10 @@ class FakeFetch:
     def ensure(self, model: str, digest: Digest) -> None:
         files = self.device.files
         self.model, self.digest, self.problem = model, digest, None
+        self.done = False
+        if not self.device.linked:
+            self.problem = ("OUT-N102", "no link")
+            return
         directory = HOME / "bundles" / f".{digest}"
         wanted = self.device.by_digest[digest].files
         try:
@@ -249,7 +279,14 @@ class Device:
         self.outbox = FakeOutbox(self)
         self.fetch = FakeFetch(self)
         self.now_ms, self.now_s = START_MS, 0.0
+        self.agent = AGENT
+        self.models: tuple[str, ...] = (MODEL,)
         self.stable: str | None = None
+        self.neighbour: str | None = None
+        """What the other model should run, where there is one."""
+        self.linked = True
+        self.link_ends = False
+        """Whether the link is lost for good once a trial has begun."""
         self.candidate: str | None = None
         """Of a rollout that has this device in its wave."""
         self.assigned = True
@@ -259,37 +296,49 @@ class Device:
         self.denied: frozenset[Digest] = frozenset()
         self.revoked: dict[str, Literal["stop", "fallback"]] = {}
         self.traffic = True
-        self.ever = False
+        self.ever: set[str] = set()
+        """Models that had a committed bundle."""
         self.damaged = False
         """Whether a fault beyond what the design promises to survive was injected."""
         self.trace: list[str] = []
-        self.served_before = False
+        self.served_before: set[str] = set()
         self.may_stop = False
         self.loads: dict[str, int] = {}
         self.actor: Actor | None = None
         self.disk: Disk | None = None
+        self.checked = -1
+        """Version of the files that were found to be right last."""
+        self.turns = 0
 
     # --- set up ---
 
-    def install(self, current: str | None, previous: str | None) -> None:
+    def install(
+        self, current: str | None, previous: str | None, neighbour: str | None = None
+    ) -> None:
         """A healthy start: bundles and both journal generations on disk, nothing running."""
         root = self.files
         for directory in (HOME, HOME / "state", HOME / "bundles"):
             root.mkdir(directory)
-        for name in {current, previous} - {None}:
+        for name in {current, previous, neighbour} - {None}:
             found = self.by_name[str(name)]
             root.mkdir(HOME / "bundles" / found.digest)
             for path, data in found.files.items():
                 root.put(HOME / "bundles" / found.digest / path, data)
         disk = Disk(HOME, root)
+        journals = []
         if current is not None:
-            journal = Journal(MODEL, current=self.digest(current), previous=self.digest(previous))
+            slots = (self.digest(current), self.digest(previous))
+            journals.append(Journal(MODEL, current=slots[0], previous=slots[1]))
+        if neighbour is not None:
+            self.models = (MODEL, NEIGHBOUR)
+            journals.append(Journal(NEIGHBOUR, current=self.digest(neighbour)))
+        for journal in journals:
             disk.write_journal(journal)
             disk.write_journal(journal)
-            self.ever = True
+            self.ever.add(journal.model)
         root.sync(HOME)
         self.operations = 0
-        self.stable = current
+        self.stable, self.neighbour = current, neighbour
 
     def digest(self, name: str | None) -> Digest | None:
         return None if name is None else self.by_name[name].digest
@@ -313,11 +362,15 @@ class Device:
         self.fetch = FakeFetch(self)
         if isinstance(crash, PowerCut):
             self.runners.processes, self.runners.dead = [], []
-            self.files.power_cut(self.rng)
+            self.files.power_cut(self.rng, crash.leaves)
+            self.damaged = self.damaged or self.files.damaged
         else:
             left = [view for view in self.runners.processes if view.role == "serving"]
             self.runners.processes = left
-        self.served_before = bool(self.runners.serving())
+        self.served_before = self.served()
+
+    def served(self) -> set[str]:
+        return {model for model in self.models if self.runners.serving(model)}
 
     def loaded(self, load: Load) -> None:
         """A bundle enters a process: only right and permitted bytes may."""
@@ -325,7 +378,7 @@ class Device:
         for name, data in true.files.items():
             if self.files.read(load.path / name, 10**6) != data:
                 raise Violation(f"wrong bytes of {true.name} loaded: {name}")
-        journal = self.peek_journal()
+        journal = self.peek_journal(load.model)
         how = self.revoked.get(true.name)
         if how == "stop" or (how and journal is not None and load.digest not in journal.slots):
             raise Violation(f"revoked {true.name} loaded")
@@ -336,14 +389,18 @@ class Device:
 
     # --- running it ---
 
-    def trusted(self) -> Trusted:
+    def trusted(self, model: str = MODEL) -> Trusted:
         approvals = {}
         for found in self.by_digest.values():
             how = self.revoked.get(found.name)
             terms = Approved("revoked", on_device=how) if how else Approved()
-            approvals[found.digest] = ApprovedBundle(MODEL, found.name, found.digest, terms)
+            approvals[found.digest] = ApprovedBundle(found.model, found.name, found.digest, terms)
         pins = {MODEL: Pin(self.by_name[self.pin].digest)} if self.pin else {}
         document = DeviceDocument("f", "f-d", 1, pins=pins, allow={MODEL: dict(self.allow)})
+        if model == NEIGHBOUR:
+            rule = Rule(None, self.digest(self.neighbour), None)
+            plan = Plan("f", NEIGHBOUR, 1, 1, (rule,))
+            return Trusted(plan, document, approvals, self.denied, plan_age_s=0)
         rollout = None
         if (candidate := self.digest(self.candidate)) is not None:
             rollout = Rollout("m-1", 1, candidate, "0" * 32, 0, Wave(EVERYONE))
@@ -363,35 +420,38 @@ class Device:
                 self.runners,
                 self.fetch,
                 self.outbox,
-                agent=AGENT,
+                agent=self.agent,
                 dev=False,
                 random=self.rng.random,
             )
-        trusted, actor = self.trusted(), self.actor
+        model = self.models[self.turns % len(self.models)]
+        self.turns += 1
+        trusted, actor = self.trusted(model), self.actor
         self.may_stop = self.stopped or "stop" in self.revoked.values()
         self.break_runners()
         actor.begin(trusted.approvals, trusted.denied, self.now_ms)
-        journal = actor.journal(MODEL)
+        journal = actor.journal(model)
+        self.linked = self.linked and not (self.link_ends and journal.tried is not None)
         local = Local(self.now_ms, current=journal.current, previous=journal.previous)
         decision = decide(
-            MODEL,
+            model,
             trusted,
             local,
             journal,
-            agent=AGENT,
+            agent=self.agent,
             guarded=lambda _: False,
             stopped=self.stopped,
         )
-        observed = actor.observe(MODEL, decision.desired, self.now_ms, self.now_s)
+        observed = actor.observe(model, decision.desired, self.now_ms, self.now_s)
         step = table.reconcile(decision.desired, observed, self.now_ms)
         self.trace.append(f"{step}")
         self.may_stop = self.may_stop or isinstance(step, Stop)
         done = actor.perform(step, observed, decision.desired, self.now_ms)
         if isinstance(step, Stop):
-            self.served_before = bool(self.runners.serving())
+            self.served_before = self.served()
         if not done.again:
-            self.now_ms += 500
-            self.now_s += 0.5
+            self.now_ms += 1000
+            self.now_s += 1
         return decision, observed, step
 
     def survive(self) -> tuple[Decision, Observed, Step] | None:
@@ -407,51 +467,71 @@ class Device:
     def break_runners(self) -> None:
         for view in self.runners.processes:
             for load in view.loads:
-                if view.role == "serving" and self.nature_of(load.digest) == "crashing":
+                if view.role == "serving" and self.breaks(load):
                     self.runners.crash(view.id, load)
-                    self.served_before = False
+                    self.served_before = self.served()
                     return
+
+    def breaks(self, load: Load) -> bool:
+        """Whether a bundle that serves takes its runner down now."""
+        nature = self.nature_of(load.digest)
+        if nature == "tiring":
+            journal = self.peek_journal(load.model)
+            return journal is not None and journal.current == load.digest
+        return nature == "crashing"
 
     # --- what must hold ---
 
-    def peek_journal(self) -> Journal | None:
-        return Disk(HOME, _Still(self.files)).journal(MODEL)
+    def peek_journal(self, model: str = MODEL) -> Journal | None:
+        return Disk(HOME, _Still(self.files)).journal(model)
 
     def check_service(self, operation: str) -> None:
-        """Once something serves, something goes on serving."""
-        serves = bool(self.runners.serving())
-        if self.served_before and not serves and not self.may_stop:
-            raise Violation(f"nobody serves before {operation!r}")
+        """Once a model serves, it goes on serving."""
+        serves = self.served()
+        if not serves >= self.served_before and not self.may_stop:
+            missing = self.served_before - serves
+            raise Violation(f"nobody serves {missing} before {operation!r}")
         self.served_before = serves
 
     def check(self) -> None:
-        journal = self.peek_journal()
-        self.ever = self.ever or (journal is not None and journal.current is not None)
+        if self.files.version == self.checked:
+            return
+        self.checked = self.files.version
+        for model in self.models:
+            self.check_journal(model)
+
+    def check_journal(self, model: str) -> None:
+        journal = self.peek_journal(model)
+        if journal is not None and journal.current is not None:
+            self.ever.add(model)
         if journal is None or self.damaged:
-            if self.ever and not self.damaged:
+            if model in self.ever and not self.damaged:
                 raise Violation("both journal slots are lost")
             return
         for slot in journal.slots:
             name = self.by_digest[slot].name
-            if self.natures[name] not in ("good",):
+            if self.natures[name] not in ("good", "tiring"):
                 raise Violation(f"{name} is in the journal's slots and was never proven")
         disk = Disk(HOME, _Still(self.files))
-        if self.ever and not any(disk.verify(slot) for slot in journal.slots):
+        if model in self.ever and not any(disk.verify(slot) for slot in journal.slots):
             raise Violation("no slot of the journal verifies")
 
     def settle(self, limit: int = 600) -> None:
         """Without further faults it must come to rest. Long pauses are skipped."""
-        idle = 0
-        for _ in range(limit):
+        idle, waits = 0, dict[str, int | None]()
+        for _ in range(limit * len(self.models)):
             result = self.survive()
             if result is None:
                 continue
-            step = result[2]
+            step, model = result[2], result[1].model
             idle = idle + 1 if isinstance(step, Wait) and step.row in (1, 22) else 0
-            if isinstance(step, Wait) and idle > 8:
-                if step.until_ms is None or self.given_up():
+            if isinstance(step, Wait):
+                waits[model] = None if self.given_up() and model == MODEL else step.until_ms
+            if idle > 8 * len(self.models):
+                until = [at for at in waits.values() if at is not None]
+                if not until:
                     return
-                self.now_ms = max(self.now_ms, step.until_ms)
+                self.now_ms = max(self.now_ms, min(until))
         raise Violation(f"does not settle; last {self.trace[-1]}")
 
     def given_up(self) -> bool:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from edge_agent.disk import ROOM_TO_SPARE, SLOTS
-from edge_agent.journal import SLOT_BYTES
+from edge_agent.journal import SLOT_BYTES, Journal
 from tests.simulation.device import (
     HOME,
     MODEL,
+    NEIGHBOUR,
     Device,
     FakeBundle,
     Killed,
@@ -27,7 +28,10 @@ from tests.simulation.device import (
     bundle,
 )
 
-BUNDLES: tuple[FakeBundle, ...] = tuple(bundle(name) for name in "AZBC")
+BUNDLES: tuple[FakeBundle, ...] = (
+    *(bundle(name) for name in "AZBC"),
+    *(bundle(name, NEIGHBOUR) for name in "PQ"),
+)
 Event = Callable[[Device], None]
 
 
@@ -114,6 +118,41 @@ def mend(name: str, number: int) -> Event:
     return event
 
 
+def neighbour_wants(name: str) -> Event:
+    def event(device: Device) -> None:
+        device.neighbour = name
+
+    return event
+
+
+def everything(*events: Event) -> Event:
+    """At once."""
+
+    def event(device: Device) -> None:
+        for each in events:
+            each(device)
+
+    return event
+
+
+def link_ends(device: Device) -> None:
+    """What is fetched now is the last that comes."""
+    device.link_ends = True
+
+
+def upgrade(mends: str = "") -> Event:
+    """Another agent version takes over, and gets along with a bundle that its predecessor could
+    not load or probe."""
+
+    def event(device: Device) -> None:
+        device.agent = "0.2.0"
+        device.after(Killed())
+        if mends:
+            device.natures[mends] = "good"
+
+    return event
+
+
 def quiet(device: Device) -> None:
     device.traffic = False
 
@@ -144,6 +183,9 @@ class Scenario:
     """What serves and is committed in the end."""
     reasons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Bundles that are given up, and the reasons of which one must have been reported."""
+    neighbour: str | None = None
+    """What another model on the same device runs in the beginning."""
+    neighbour_ends_on: str | None = None
     steady: bool = True
     """Whether events only come once the device has settled, and never in between."""
 
@@ -244,6 +286,63 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("stopped and started", (stop, go_on, wants("B"))),
     Scenario("current damaged", (damage_current,), ends_on="A"),
     Scenario("both journals lost", (lose_journals,), ends_on=None),
+    Scenario("both journals lost in an update", (wants("B"), lose_journals), steady=False),
+    Scenario(
+        "kills its runner once committed",
+        (wants("B"),),
+        {"B": "tiring"},
+        ends_on="A",
+        reasons={"B": ("OUT-D311", "OUT-D312")},
+    ),
+    Scenario(
+        "kills the machine, without a link",
+        (everything(wants("B"), link_ends),),
+        {"B": "poison"},
+        ends_on="A",
+        reasons={"B": ("OUT-D312",)},
+    ),
+    Scenario(
+        "kills its runner, without a link",
+        (everything(wants("B"), link_ends),),
+        {"B": "crashing"},
+        ends_on="A",
+        reasons={"B": ("OUT-D311", "OUT-D312")},
+    ),
+    Scenario(
+        "kills its runner once committed, without a link",
+        (everything(wants("B"), link_ends),),
+        {"B": "tiring"},
+        ends_on="A",
+        reasons={"B": ("OUT-D311", "OUT-D312")},
+    ),
+    Scenario(
+        "a later agent can probe it",
+        (wants("B"), upgrade(mends="B")),
+        {"B": "probe_bad"},
+        reasons={"B": ("OUT-D301",)},
+    ),
+    Scenario(
+        "a later agent does not lift what health said",
+        (wants("B"), upgrade()),
+        {"B": "health_bad"},
+        ends_on="A",
+        reasons={"B": ("OUT-D310",)},
+    ),
+    Scenario(
+        "two models at once",
+        (everything(wants("B"), neighbour_wants("Q")),),
+        neighbour="P",
+        neighbour_ends_on="Q",
+    ),
+    Scenario(
+        "two models, of which one is bad",
+        (everything(wants("B"), neighbour_wants("Q")),),
+        {"B": "crashing"},
+        neighbour="P",
+        neighbour_ends_on="Q",
+        ends_on="A",
+        reasons={"B": ("OUT-D311", "OUT-D312")},
+    ),
     Scenario("small disk", (wants("B"),), room=small_disk()),
     Scenario("small disk, two versions", (wants("B"), wants("C")), room=small_disk(), ends_on="C"),
     Scenario(
@@ -260,8 +359,8 @@ SCENARIOS: tuple[Scenario, ...] = (
 class Plan:
     """One run: where it is cut, and when the events come (in steps after the one before)."""
 
-    crashes: tuple[tuple[int, bool], ...] = ()
-    """Operation and whether it is a power cut (else a kill)."""
+    crashes: tuple[tuple[int, type[Killed]], ...] = ()
+    """Operation, and what happens before it."""
     delays: tuple[int | None, ...] = ()
     full_at: int | None = None
     seed: int = 0
@@ -270,10 +369,10 @@ class Plan:
 def play(scenario: Scenario, plan: Plan) -> Device:
     """Raises `Violation` with the whole trace."""
     device = Device(BUNDLES, scenario.natures, scenario.room)
-    device.install(scenario.current, scenario.previous)
+    device.install(scenario.current, scenario.previous, scenario.neighbour)
     device.rng = random.Random(plan.seed)
     device.files.full_at = None if plan.full_at is None else device.files.writes + plan.full_at
-    device.crashes = {at: PowerCut if power else Killed for at, power in plan.crashes}
+    device.crashes = dict(plan.crashes)
     try:
         for number, event in enumerate(scenario.events):
             delay = plan.delays[number] if number < len(plan.delays) else None
@@ -293,16 +392,10 @@ def play(scenario: Scenario, plan: Plan) -> Device:
 
 def judge(scenario: Scenario, device: Device) -> None:
     """What must be true once everything has come to rest."""
-    journal = device.peek_journal()
-    serving = [device.by_digest[digest].name for digest in device.runners.serving()]
-    if journal is None or not serving:
-        raise Violation(f"serves {serving}, journal {journal}")
-    current = device.by_digest[journal.current].name if journal.current else None
-    if scenario.ends_on is not None and (current, serving) != (
-        scenario.ends_on,
-        [scenario.ends_on],
-    ):
-        raise Violation(f"ends with {current}, serving {serving}, not {scenario.ends_on}")
+    journal = _judge_model(device, MODEL, scenario.ends_on)
+    kept = set(journal.slots)
+    if scenario.neighbour is not None:
+        kept |= set(_judge_model(device, NEIGHBOUR, scenario.neighbour_ends_on).slots)
     said = {(device.by_digest[o.digest].name, o.reason) for o in device.outbox.outcomes}
     for name, reasons in scenario.reasons.items():
         if not any((name, reason) in said for reason in reasons):
@@ -311,12 +404,23 @@ def judge(scenario: Scenario, device: Device) -> None:
             )
     if any(outcome not in device.outbox.outcomes for outcome in journal.outcomes):
         raise Violation("an outcome was not reported")
-    names = {device.pin, device.candidate, device.stable}
+    names = {device.pin, device.candidate, device.stable, device.neighbour}
     wanted = {device.digest(name) for name in names} - {None}
     left = set(device.files.names(HOME / "bundles"))
-    extra = left - set(journal.slots) - wanted - {f".{name}" for name in wanted}
+    extra = left - kept - wanted - {f".{name}" for name in wanted}
     if extra and device.assigned:
         raise Violation(f"garbage left: {extra}")
+
+
+def _judge_model(device: Device, model: str, ends_on: str | None) -> Journal:
+    journal = device.peek_journal(model)
+    serving = [device.by_digest[digest].name for digest in device.runners.serving(model)]
+    if journal is None or not serving:
+        raise Violation(f"{model} serves {serving}, journal {journal}")
+    current = device.by_digest[journal.current].name if journal.current else None
+    if ends_on is not None and (current, serving) != (ends_on, [ends_on]):
+        raise Violation(f"{model} ends with {current}, serving {serving}, not {ends_on}")
+    return journal
 
 
 def operations(scenario: Scenario) -> int:
@@ -326,15 +430,16 @@ def operations(scenario: Scenario) -> int:
 def single_crashes(scenario: Scenario) -> Iterator[Plan]:
     """Every operation, killed once and cut several ways."""
     for at in range(1, operations(scenario) + 1):
-        yield Plan(((at, False),), seed=at)
+        yield Plan(((at, Killed),), seed=at)
         for seed in range(3):
-            yield Plan(((at, True),), seed=1000 * seed + at)
+            yield Plan(((at, PowerCut),), seed=1000 * seed + at)
 
 
 def random_plan(scenario: Scenario, rng: random.Random, length: int) -> Plan:
     """One or two crashes, events at any step, perhaps a full disk."""
     crashes = tuple(
-        (rng.randrange(1, length + 20), rng.random() < 0.7) for _ in range(rng.choice((1, 2, 2)))
+        (rng.randrange(1, length + 20), PowerCut if rng.random() < 0.7 else Killed)
+        for _ in range(rng.choice((1, 2, 2)))
     )
     delays = tuple(
         None if scenario.steady or rng.random() < 0.2 else rng.randrange(80)
@@ -344,7 +449,9 @@ def random_plan(scenario: Scenario, rng: random.Random, length: int) -> Plan:
     return Plan(crashes, delays, full_at, rng.randrange(2**32))
 
 
-def main() -> None:
+def main() -> int:
+    """Returns the number of runs that ended badly, at most 1."""
+    every = 0
     only = sys.argv[1] if len(sys.argv) > 1 else ""
     started = time.monotonic()
     for scenario in SCENARIOS:
@@ -361,11 +468,13 @@ def main() -> None:
                     bad += 1
                     if bad == 1:
                         print(error)
+            every += bad
             seconds = time.monotonic() - started
             print(
                 f"{scenario.name:45} {length:4} ops {len(plans):5} runs {bad:4} bad {seconds:.0f} s"
             )
+    return min(every, 1)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

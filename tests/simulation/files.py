@@ -11,11 +11,17 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from edge_agent.filesystem import FileSystem, Stat
 
 Tick = Callable[[str], None]
 """Called before every operation that changes something: a place to crash."""
+
+Leaves = Literal["any", "synced", "half", "zeros"]
+"""What a power cut leaves: something drawn at random; what was synced and nothing else; or every
+name, with half of the bytes that were not synced, or zeros. Where everything is synced, the last
+two damage the file written last."""
 
 
 @dataclass
@@ -67,8 +73,16 @@ class SimulatedFiles(FileSystem):
         self.writes = 0
         self.full_at: int | None = None
         """Number of the data write that finds no room, whatever there is."""
+        self.version = 0
+        """Grows with every change."""
         self._next = 1
         self._clock = 0
+        self.damaged = False
+        """Whether something that was synced is not as it was."""
+        self._last: File | None = None
+        """The file written last."""
+        self._known: dict[Path, int | None] = {}
+        """Inodes of paths, while no directory changes."""
 
     # --- reading ---
 
@@ -132,31 +146,64 @@ class SimulatedFiles(FileSystem):
         node = self._find(path)
         if node is None:
             raise FileNotFoundError(path)
+        self.version += 1
         _sync(node)
 
     def rename(self, old: Path, new: Path) -> None:
         self.tick(f"rename {old.name}")
-        self._directory(old.parent).change("move", old.name, new.name)
+        self._change(old.parent, "move", old.name, new.name)
 
     def unlink(self, path: Path) -> None:
         if self._find(path) is not None:
             self.tick(f"unlink {path.name}")
-            self._directory(path.parent).change("remove", path.name)
+            self._change(path.parent, "remove", path.name)
 
     def rmdir(self, path: Path) -> None:
         self.tick(f"rmdir {path.name}")
         assert not self.names(path), f"{path} is not empty"
-        self._directory(path.parent).change("remove", path.name)
+        self._change(path.parent, "remove", path.name)
 
     def sync(self, path: Path) -> None:
         self.tick("syncfs")
+        self.version += 1
         for node in self.nodes.values():
             _sync(node)
 
     # --- faults ---
 
-    def power_cut(self, rng: random.Random) -> None:
-        """Leave what could be left, one possibility drawn at random."""
+    def power_cut(self, rng: random.Random, leaves: Leaves = "any") -> None:
+        self.version += 1
+        self._known.clear()
+        if leaves == "any":
+            self._draw(rng)
+        elif leaves == "synced":
+            for node in self.nodes.values():
+                if isinstance(node, Directory):
+                    node.pending, node.now = [], None
+                else:
+                    node.now = node.durable or b""
+        else:
+            self._tear(leaves)
+        self.nodes = self._live()
+
+    def _tear(self, leaves: Leaves) -> None:
+        torn = [
+            node
+            for node in self.nodes.values()
+            if isinstance(node, File) and node.durable != node.now
+        ]
+        if not torn and self._last is not None:
+            # What an honest disk would have kept: beyond what is promised.
+            self.damaged = True
+            torn = [self._last]
+        for node in self.nodes.values():
+            _sync(node)
+        for file in torn:
+            half = file.now[: len(file.now) // 2]
+            self._write(file, half if leaves == "half" else bytes(len(file.now)))
+            file.durable = file.now
+
+    def _draw(self, rng: random.Random) -> None:
         for node in self.nodes.values():
             if isinstance(node, Directory):
                 node.durable = _applied(node.durable, _survivors(node.pending, rng))
@@ -169,7 +216,6 @@ class SimulatedFiles(FileSystem):
                 node.now = node.durable
                 self._clock += 1
                 node.changed = self._clock
-        self.nodes = self._live()
 
     def damage(self, path: Path) -> None:
         """As a bad card does: the bytes change, the length and the names do not."""
@@ -180,15 +226,30 @@ class SimulatedFiles(FileSystem):
     # --- inside ---
 
     def _write(self, file: File, data: bytes) -> None:
+        self.version += 1
         self._clock += 1
         file.now, file.changed = data, self._clock
+        self._last = file
 
     def _add(self, path: Path, node: File | Directory) -> None:
         self._next += 1
         self.nodes[self._next] = node
-        self._directory(path.parent).change("add", path.name, inode=self._next)
+        self._change(path.parent, "add", path.name, inode=self._next)
+
+    def _change(
+        self, directory: Path, operation: str, name: str, new: str = "", inode: int = 0
+    ) -> None:
+        self.version += 1
+        self._directory(directory).change(operation, name, new, inode)
+        self._known.clear()
 
     def _inode(self, path: Path) -> int | None:
+        inode = self._known.get(path, 0)
+        if inode == 0:
+            inode = self._known[path] = self._look_up(path)
+        return inode
+
+    def _look_up(self, path: Path) -> int | None:
         inode = 1
         for part in path.parts[1:]:
             node = self.nodes[inode]

@@ -14,7 +14,7 @@ from edge_agent import reconcile as table
 from edge_agent.act import Actor
 from edge_agent.disk import Disk
 from edge_agent.journal import Journal, Note
-from tests.simulation.device import Violation
+from tests.simulation.device import Killed, PowerCut, Violation
 from tests.simulation.explore import (
     SCENARIOS,
     Plan,
@@ -93,7 +93,7 @@ def test_the_explorer_sees_a_missing_sync_at_the_start(monkeypatch):
     """A kill inside a journal write, then a power cut in the next one: both slots are lost."""
     monkeypatch.setattr(Disk, "sync", lambda disk: None)
     pairs = (
-        Plan(((first, False), (first + gap, True)), seed=seed)
+        Plan(((first, Killed), (first + gap, PowerCut)), seed=seed)
         for seed in range(30)
         for first in range(2, 6)
         for gap in range(1, 5)
