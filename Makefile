@@ -6,7 +6,7 @@ READY := .venv/.stamp
 BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQUITTO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e crash-matrix soak lint docs bench conformance clean
+.PHONY: help demo test e2e crash-matrix soak outage lint docs bench conformance clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -15,7 +15,7 @@ demo: $(READY) ## 3 minutes: 8 devices, one bad model, one cut link; options: AR
 	@$(BROKER) && $(BIN)/outrider demo $(ARGS)
 
 test: lint ## lint, then all tests but whole fleets
-	@$(BROKER) && $(BIN)/pytest -q -n auto --ignore=tests/e2e
+	@$(BROKER) && $(BIN)/pytest -q -n auto --ignore=tests/e2e --ignore=tests/long
 
 e2e: $(READY) ## whole fleets: the demo's scenes one by one, kills, hostile messages, the tutorial
 	@$(BROKER) && $(BIN)/pytest -q tests/e2e
@@ -25,6 +25,9 @@ crash-matrix: $(READY) ## every operation of an update, interrupted in every way
 
 soak: $(READY) ## 200 random fault schedules over real processes; options: ARGS="--seed 1"
 	@$(BROKER) && $(BIN)/python -m tests.soak.run $(ARGS)
+
+outage: $(READY) ## a month without a link and a year of restarts, on a real file: minutes
+	@$(BIN)/pytest -q -s tests/long
 
 lint: $(READY) ## format, style, types, and who may import whom
 	$(BIN)/ruff format --check

@@ -574,6 +574,7 @@ mistaken for one.
 
 
 MEANINGS: Final = {
+    "deadlines": "Seconds for loading models, and for one request, from the environment.",
     "networks": "What may travel on which network, from the environment.",
     "fleet": "Name of the fleet: 1 to 32 of a-z and 0-9; part of every topic and certificate.",
     "dev": "Made by `init --dev`: keys on this machine, short intervals.",

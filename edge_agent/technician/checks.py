@@ -235,7 +235,7 @@ def _trust(found: Findings) -> Iterator[Check]:
 
 
 def _clock(found: Findings) -> Iterator[Check]:
-    do = "sudo timedatectl set-ntp true"
+    do = problem("clock_unset").help
     if found.clock_unset:
         yield Check("clock", "FAIL", "OUT-T120 nobody vouches for the time", do)
     elif found.clock == "floor":

@@ -3,6 +3,8 @@
 CPU is that of the server process, from `/proc`; requests come from an asyncio client that shares
 the cores. MLServer 1.7.1 lives in its own environment below `build/`, which is made when it is
 missing. `--requests 1000 --connections 1,8 --rounds 7` change the sizes, `--no-peer` leaves it out.
+
+Long because one run compares all of them side by side, with the same callers.
 """
 
 from __future__ import annotations

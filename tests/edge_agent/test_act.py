@@ -204,7 +204,7 @@ def test_a_death_is_charged_to_the_model_it_names_else_to_the_trial(blamed):
     until(found, Mark)
     view = next(v for v in found.runners.processes if v.role == "serving")
     found.runners.crash(view.id, view.loads[0] if blamed else None)
-    found.served_before = False
+    found.served_before = set()
     found.turn()
     assert journal(found).note(B.digest).crashes == 1
     assert found.runners.serving() == [A.digest]
@@ -214,7 +214,7 @@ def test_a_death_without_a_name_is_not_held_against_a_committed_model():
     found = device()
     view = found.runners.processes[0]
     found.runners.crash(view.id, None)
-    found.served_before = False
+    found.served_before = set()
     found.settle()
     assert journal(found).note(A.digest).crashes == 0
     assert found.runners.serving() == [A.digest]

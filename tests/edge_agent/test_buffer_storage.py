@@ -39,7 +39,7 @@ def counted(outbox: Outbox) -> int:
 
 
 def test_a_full_buffer_gives_up_resolution_then_histograms_and_states_but_no_count(path):
-    limit = 300_000
+    limit = 350_000
     often = {"limit_bytes": limit, "window_s": 0.0, "min_window_n": 0, "synchronous": "OFF"}
     outbox = opened(path, **often)
     total = 0

@@ -1,4 +1,7 @@
-"""The outbox on storage that fails for real: what is said, what goes on, and what is saved."""
+"""The outbox on storage that fails for real: what is said, what goes on, and what is saved.
+
+Long because every way to break the file has its case, and all share one outbox.
+"""
 
 import contextlib
 import os

@@ -51,7 +51,7 @@ def bundle(name: str, policy: Policy = BASIC) -> FakeBundle:
     index = encode_index(Index(MODEL, name, (reference,)))
     files = {f"{role}.bin": data for role, data in contents.items()}
     return FakeBundle(
-        name, digest_of(index), {"index.json": index, "manifest.json": manifest, **files}
+        name, MODEL, digest_of(index), {"index.json": index, "manifest.json": manifest, **files}
     )
 
 
@@ -94,7 +94,7 @@ class Watched(Device):
                 crashes = self.nature_of(load.digest) == "crashing" and load.answering == "model"
                 if view.role == "serving" and crashes:
                     self.runners.crash(view.id, load)
-                    self.served_before = False
+                    self.served_before = set()
                     return
 
     def check(self) -> None:
@@ -235,7 +235,7 @@ def test_runner_deaths_far_apart_count_together():
     for _ in range(3):
         found.idle(100)
         view = next(view for view in found.runners.processes if view.role == "serving")
-        found.served_before = False
+        found.served_before = set()
         found.runners.crash(view.id, view.loads[0])
         found.idle(2)
     assert found.journal().current == Z.digest
@@ -247,7 +247,7 @@ def test_runner_deaths_much_further_apart_do_not():
     for _ in range(4):
         found.idle(400)
         view = next(view for view in found.runners.processes if view.role == "serving")
-        found.served_before = False
+        found.served_before = set()
         found.runners.crash(view.id, view.loads[0])
         found.idle(2)
     assert found.journal().current == A.digest
@@ -305,7 +305,7 @@ def test_rules_go_on_answering_after_the_agent_and_the_machine_came_back():
     found.natures["A"] = "health_bad"
     found.until(Degrade)
     found.idle(1)
-    found.actor, found.runners.processes, found.served_before = None, [], False
+    found.actor, found.runners.processes, found.served_before = None, [], set()
     found.idle(70)
     assert found.answering() == [("A", "rules")]
     assert found.journal().note(found.by_name["A"].digest).loads == 0
@@ -315,7 +315,7 @@ def test_a_crash_loop_ends_with_the_rules():
     found = settled(with_policy(rules=CONSTANT), previous=None)
     found.natures["A"] = "crashing"
     for _ in range(400):
-        found.served_before = False
+        found.served_before = set()
         found.turn()
     assert found.answering() == [("A", "rules")]
 
@@ -442,6 +442,6 @@ def test_rules_of_a_first_version_that_failed_outlive_a_power_cut():
     found.until(Activate)
     found.natures["A"] = "health_bad"
     found.idle(20)
-    found.actor, found.runners.processes, found.served_before = None, [], False
+    found.actor, found.runners.processes, found.served_before = None, [], set()
     found.idle(10)
     assert found.answering() == [("A", "rules")]

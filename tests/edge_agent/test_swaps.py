@@ -322,7 +322,7 @@ class SmallDevice(Device):
         if ONE * len(self.runners.processes) > self.memory_bytes:
             raise Violation(f"out of memory before {operation!r}")
         if self.may_unload:
-            self.served_before = bool(self.runners.serving())
+            self.served_before = self.served()
         super().check_service(operation)
 
 
@@ -387,7 +387,7 @@ def test_a_candidate_whose_runner_dies_is_replaced_by_the_warm_one():
     found.stable = "B"
     until(found, Park)
     view = next(view for view in found.runners.processes if view.role == "serving")
-    found.served_before = False
+    found.served_before = set()
     found.runners.crash(view.id, view.loads[0])
     loads = dict(found.loads)
     until(found, Activate)

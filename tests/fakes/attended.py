@@ -4,6 +4,7 @@ that follows a pin at once, or not at all."""
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from edge_agent import settings
 from edge_agent.local_pins import LocalPins
 from edge_agent.recent import Recent
 from edge_agent.runner.views import Load, RunnerFailed, RunnerView
@@ -81,7 +83,10 @@ class Attended:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        (home / "run").mkdir(parents=True)
+        self.paths = settings.read({}, home).paths
+        """A deep folder has its sockets elsewhere, as a real agent's."""
+        self.paths.run.mkdir(parents=True)
+        home.mkdir(exist_ok=True)
         (home / "documents").mkdir()
         self.shown = STATUS
         self.here = frozenset({V1, V2})
@@ -104,7 +109,7 @@ class Attended:
 
     @property
     def socket(self) -> Path:
-        return self.home / "run" / "agent.sock"
+        return self.paths.socket
 
     def status(self) -> Status:
         pin = self.pins.holding("digits", NOW_MS)
@@ -157,8 +162,11 @@ class Attended:
             "doctor": Examining(parts, wait_s=0.05).doctor,
             "logs": Telling(self.recent).logs,
         }
+        self.paths.run.mkdir(parents=True, exist_ok=True)
         door = Door(self.socket, self.status, commands)
         try:
             yield
         finally:
             door.close()
+            if not self.paths.run.is_relative_to(self.home):
+                shutil.rmtree(self.paths.run, ignore_errors=True)

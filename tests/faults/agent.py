@@ -14,12 +14,15 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edge_agent import daemon, wiring
 from edge_agent.settings import DEVELOPMENT
 from tests.faults import interpose
 from tests.faults.operations import Operation
+
+NONE: Final = "-"
+"""Neither an address besides loopback nor a token for it."""
 
 
 def main() -> None:
@@ -58,9 +61,10 @@ def become(given: dict[str, Any]) -> None:
         want=1.0,
     )
     setattr(wiring, "DEVELOPMENT", faster)  # noqa: B010 - a constant, but of this process only
+    arguments = (str(home), str(given["port"]), given["broker"], NONE, NONE, "0")
     code = 1
     try:
-        code = daemon.main([str(home), str(given["port"]), given["broker"], "0"])
+        code = daemon.main(arguments)
     finally:
         sys.stderr.flush()
         os._exit(code)

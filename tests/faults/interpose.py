@@ -336,7 +336,7 @@ def _processes(watch: Watch) -> None:
             return spawn(*rest, **more)
 
     def called(runners: pool.Runners, known: Any, request: Any, limit_s: float) -> Any:
-        if request.do not in ("load", "probe", "promote", "drain", "take"):
+        if request.do not in ("load", "probe", "promote", "park", "drain", "take"):
             return call(runners, known, request, limit_s)
         with watch.about("ask", request.do, known.process.pid):
             pass

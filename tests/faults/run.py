@@ -39,7 +39,9 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return ", then ".join(f"{fault} before {row.name}" for row, fault in self.struck)
+        journey = self.struck[0][0].journey
+        struck = ", then ".join(f"{fault} before {row.name}" for row, fault in self.struck)
+        return f"{journey}: {struck}"
 
     def play(self, world: World) -> str:
         strikes = tuple(Strike(row.operation, row.nth, fault) for row, fault in self.struck)

@@ -44,6 +44,7 @@ class Row:
 
     @property
     def name(self) -> str:
+        """Each is there once in its journey."""
         return f"{self.operation}{f' ({self.nth})' if self.nth > 1 else ''}"
 
 
@@ -111,6 +112,9 @@ def _beside(file: str, gone: str) -> Iterator[Row]:
 AGAIN = "it is asked for again"
 STILL_A = "A goes on, or starts again; B is tried again"
 SAME = "the same step is decided again"
+PARKED = "B answers; A, parked, ends with its agent or is drained next time"
+BACK = "B is given up; A is parked and answers again, or is started"
+SPENT = "what was written down before counts; the next message writes anew"
 
 ROWS: Final[tuple[Row, ...]] = (
     # --- an agent starts --------------------------------------------------------------------------
@@ -189,6 +193,9 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     *_replaced("orders", "documents", "plan", f"the older plan, or none: {AGAIN}", module="orders"),
     *_rows("orders", "orders", ("sync folder", "documents", f"older or newer, or none: {AGAIN}")),
+    # --- bytes are counted before they are spent --------------------------------------------------
+    *_replaced("message", "", "budget.json", SPENT, module="budget"),
+    *_rows("budget", "message", ("sync folder", "home", SPENT)),
     # --- B is fetched -----------------------------------------------------------------------------
     *_rows("act", "Fetch", ("step", "", "nothing is lost but time")),
     *_rows(
@@ -260,13 +267,15 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     *_rows("act", "Activate", ("step", "", STILL_A), nth=2),
     *_rows("runners.pool", "Activate", ("ask", "promote", STILL_A), nth=2),
-    *_rows("act", "Drain", ("step", "", "A and B answer; A is drained next time")),
-    *_rows("runners.pool", "Drain", ("ask", "drain", "A and B answer; A is drained next time")),
+    *_rows("act", "Park", ("step", "", "A and B answer; A is parked next time")),
+    *_rows("runners.pool", "Park", ("ask", "park", "A and B answer; A is parked next time")),
     *_rows("act", "Mark", ("step", "", "a tenth of the trial is run again"), nth=3),
     *_slot("Mark", "a tenth of the trial is run again", nth=3),
     # --- B is committed ---------------------------------------------------------------------------
     *_rows("act", "Commit", ("step", "", "A is current; B's trial goes on, or B is tried again")),
     *_slot("Commit", "A is current; B's trial goes on, or B is tried again"),
+    *_rows("act", "Drain", ("step", "", PARKED)),
+    *_rows("runners.pool", "Drain", ("ask", "drain", PARKED)),
     *_rows("act", "Report", ("step", "", "the outcome is in the journal, and is reported")),
     *_rows(
         "buffer", "Report", ("commit", "outbox", "the outcome is in the journal, and is reported")
@@ -284,33 +293,10 @@ ROWS: Final[tuple[Row, ...]] = (
     # --- a bad B ----------------------------------------------------------------------------------
     *_rows("act", "Reject", ("step", "", "B's trial goes on, and fails again"), journey="bad"),
     *_slot("Reject", "B's trial goes on, and fails again", journey="bad"),
-    *_rows("act", "Activate", ("step", "", "B is given up; A is started"), journey="bad", nth=3),
-    *_slot("Activate", "B is given up; A is started", journey="bad", nth=2),
-    *_rows(
-        "runners.child",
-        "Activate",
-        ("start", "a runner", "B is given up; A is started"),
-        journey="bad",
-        nth=2,
-    ),
-    *_rows(
-        "runners.pool",
-        "Activate",
-        ("ask", "load", "B is given up; A is started"),
-        journey="bad",
-        nth=2,
-    ),
-    *_rows(
-        "runners.pool",
-        "Activate",
-        ("ask", "promote", "B is given up; A is started"),
-        journey="bad",
-        nth=3,
-    ),
-    *_rows("act", "Drain", ("step", "", "A answers, and B still"), journey="bad", nth=2),
-    *_rows(
-        "runners.pool", "Drain", ("ask", "drain", "A answers, and B still"), journey="bad", nth=2
-    ),
+    *_rows("act", "Activate", ("step", "", BACK), journey="bad", nth=3),
+    *_rows("runners.pool", "Activate", ("ask", "promote", BACK), journey="bad", nth=3),
+    *_rows("act", "Drain", ("step", "", "A answers, and B still"), journey="bad"),
+    *_rows("runners.pool", "Drain", ("ask", "drain", "A answers, and B still"), journey="bad"),
     *_slot("Probe", "B is tried, and fails again", journey="unfit", nth=2),
     *_rows(
         "runners.pool",
@@ -336,7 +322,7 @@ ROWS: Final[tuple[Row, ...]] = (
 )
 
 STEPS_SIMULATED_ONLY: Final = frozenset(
-    {"DropPrevious", "Kill", "Remember", "Rescue", "Stop", "Wait"}
+    {"Degrade", "DropPrevious", "Kill", "Remember", "Rescue", "Resume", "Stop", "Unload", "Wait"}
 )
 """Steps of no reference journey: `test_simulated` crashes them over simulated files."""
 

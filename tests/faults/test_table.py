@@ -37,7 +37,7 @@ def test_every_operation_of_a_journey_is_a_row_and_every_row_an_operation(
 
 
 def test_every_row_is_there_once():
-    names = Counter(row.name for row in ROWS)
+    names = Counter((row.journey, row.name) for row in ROWS)
     assert [name for name, count in names.items() if count > 1] == []
 
 

@@ -3,6 +3,8 @@
     python -m tests.simulation.explore [name]       every operation of every scenario, for long
 
 The test suite runs a sample of it with a fixed seed.
+
+Long because every scenario is told in one place.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 What is counted are atoms: take k carries 2^k in `refused`, so a stored sum names exactly the
 takes in it, and a take stored twice shows as a wrong sum. The network keeps every message for
 ever: any of them, and any ack, may arrive at any time, repeatedly, or never.
+
+Long because the model, its checks and the wrong variants are read together.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def test_the_agreed_commands_are_there():
         *("model reject", "model revoke", "model withdraw", "model deny", "model undeny"),
         *("rollout start", "rollout status", "rollout pause", "rollout resume", "rollout abort"),
         *("device enrol-token", "device list", "device show"),
-        *("device pin", "device unpin", "device allow"),
+        *("device pin", "device unpin", "device allow", "device set", "device import-records"),
         *("device retire", "device replace", "device sign-request", "broker config"),
         *("auth create", "auth list", "auth login", "auth logout", "auth revoke", "auth whoami"),
         *("audit export", "audit list", "audit verify", "export usb"),

@@ -1,4 +1,7 @@
-"""A model in the application's own process, and the agent that leads it and takes its counts."""
+"""A model in the application's own process, and the agent that leads it and takes its counts.
+
+Long because applications, agents and their ends are played in one small world.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_what_happened_is_told_in_words_and_harms_no_terminal(device):
 
 
 def test_internals_and_what_runners_wrote_come_on_request(device):
-    (device.home / "run" / "runner.log").write_text("runner 7 oh\n")
+    (device.paths.run / "runner.log").write_text("runner 7 oh\n")
     said = typed(device, "-v").out.splitlines()
     assert said[0].endswith("[runner.log] runner 7 oh")
     assert said[2].endswith("[edge_agent.supervisor] digits: row 14")

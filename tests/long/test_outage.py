@@ -9,7 +9,7 @@ import pytest
 
 from tests.edge_agent.test_quota import Site, on_disk, windows
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(1800)
 
 DAYS = 30
 MINUTES = 1440
