@@ -21,6 +21,8 @@ class Offers:
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
         self._offered: dict[str, bytes] = {}
+        self._refused = False
+        """Whether something was refused that came with the newest timestamp."""
 
     def __len__(self) -> int:
         return len(self._offered)
@@ -39,14 +41,22 @@ class Offers:
         if len(data) > limit:
             raise PeerError("OUT-N211", f"{name}: {len(data):,} bytes, at most {limit:,}")
         if not data or trusted.get(name) == data:
-            # Cleared, or what is trusted anyway. A repeated old timestamp takes no newer one back.
+            # Cleared, or what is trusted anyway. A repeated old timestamp takes no newer one back,
+            # unless that one brought what was refused: then the fleet is where it was.
             before = self._offered.get(name)
-            if not (data and before and name == "timestamp" and follows(before, data)):
+            ahead = name == "timestamp" and data and before and follows(before, data)
+            if not ahead or self._refused:
                 self._offered.pop(name, None)
             return True, False
         new = self._offered.get(name) != data
+        if new and name == "timestamp":
+            self._refused = False
         self._offered[name] = data
         return True, new
+
+    def doubt(self) -> None:
+        """What the newest timestamp stands for was refused, in part or whole."""
+        self._refused = True
 
     def roles(self) -> dict[str, bytes]:
         return {name: data for name, data in self._offered.items() if name in LIMITS}

@@ -119,6 +119,7 @@ class Trust:
             except TrustError as error:
                 # What is at fault is no longer offered; the rest may do without it.
                 refusal = refusal or error
+                self._offers.doubt()
                 done = len(self._offers) == offered
             except Unavailable as error:
                 self._untried = error.code == "OUT-D201"

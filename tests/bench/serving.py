@@ -19,10 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 from edge_agent.runners import Load, Runners  # noqa: E402 - after the path is set
 from protocol.members import Contract, TensorSpec  # noqa: E402 - the same
 from tests.bench.report import Row, publish  # noqa: E402 - the same
+from tests.bench.serving_sdk import in_process  # noqa: E402 - the same
 from tests.fakes.bundles import BundleOnDisk, make_bundle  # noqa: E402 - the same
 from tests.fakes.serving import write_bundle  # noqa: E402 - the same
 
@@ -366,14 +366,6 @@ def agent_memory(directory: Path, bundle: BundleOnDisk) -> tuple[float, float]:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def sdk_rows(bundle: BundleOnDisk) -> list[Row]:
-    """What `edge_agent.sdk` adds to a call in process: rows of `sdk_rows.py` beside this file."""
-    if not (Path(__file__).parent / "sdk_rows.py").exists():
-        return [Row("SDK in process: not measured here yet", None, "µs")]
-    measure: Callable[[BundleOnDisk], list[Row]] = import_module("tests.bench.sdk_rows").rows
-    return measure(bundle)
-
-
 def cost_rows(what: str, own: Cost, other: Cost | None, *, goal: bool) -> list[Row]:
     who = f"MLServer {PEER_VERSION}, JSON" if other else ""
     ratio = own.cpu_us / other.cpu_us if other else None
@@ -462,7 +454,7 @@ def main() -> int:
                 "supervisor, two runners: PSS", promoting, "MB", None, "", "≤ 150", promoting <= 150
             ),
         ]
-        rows += sdk_rows(bundle)
+    rows += in_process()
     return publish("serving", rows)
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from control_plane.demo.fleet import wait_until
 from protocol.identifiers import Digest
 from tests.fakes.bundles import BundleOnDisk
-from tests.fakes.whole_fleet import MODEL, FleetHere, Operator, application, ready
+from tests.fakes.whole_fleet import LIMIT_S, MODEL, FleetHere, Operator, application, ready
 
 Change = Callable[[bytes], bytes]
 
@@ -46,7 +47,16 @@ class Site(Operator):
         self._honest(topic, data, qos=1, retain=retain)
 
     def retained(self, topic: str) -> bytes:
-        return self.control.retained.read([topic])[topic]
+        """What the broker keeps there. The control plane reads through the same ears, and one of
+        two that read at the same moment may hear nothing."""
+        found: dict[str, bytes] = {}
+
+        def heard() -> bool:
+            found.update(self.control.retained.read([topic]))
+            return topic in found
+
+        wait_until(heard, f"{topic} is there", LIMIT_S)
+        return found[topic]
 
     def tell_the_truth(self) -> None:
         """What the control plane does by itself once a minute: compare, and publish anew."""
