@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -29,12 +30,28 @@ _WORDS: Final[dict[Fault, str]] = {
 }
 
 
+_MARKS: Final = {True: "✓", False: "✗", None: "·"}
+_MEANT: Final = {mark: passed for passed, mark in _MARKS.items()}
+
 Played = Mapping[tuple[Row, Fault], bool]
 """Whether a cell passed; those that were not played are not in it."""
 
 
-def all_passed() -> Played:
-    return dict.fromkeys(cells(), True)
+def read(text: str) -> tuple[Played, int]:
+    """What a page says: of cells that the table has, and of how many pairs."""
+    journeys = {f"## {title}": journey for journey, title in _TITLES.items()}
+    journey, lines = "", {}
+    for line in text.splitlines():
+        journey = journeys.get(line, journey)
+        lines[journey, line.partition(" | ")[0].removeprefix("| ")] = line
+    played = {}
+    for row in ROWS:
+        marks = lines.get((row.journey, row.name), "").split(" | ")[2:]
+        for fault, mark in zip(FAULTS, marks, strict=False):
+            if fault in faults_of(row) and (passed := _MEANT.get(mark)) is not None:
+                played[row, fault] = passed
+    twice = re.search(r"(\d+) more that strike twice", text)
+    return played, int(twice[1]) if twice else 0
 
 
 def page(played: Played, pairs: int) -> str:
@@ -43,7 +60,6 @@ def page(played: Played, pairs: int) -> str:
 
 
 def _lines(played: Played, pairs: int) -> Iterator[str]:
-    passed = sum(played.values())
     yield "# Crash matrix"
     yield ""
     yield "<!-- Made by `make crash-matrix`: change tests/faults, then run it. -->"
@@ -51,9 +67,8 @@ def _lines(played: Played, pairs: int) -> Iterator[str]:
     yield (
         f"Every operation of an update, {len(ROWS)} of them, is interrupted in every way that"
         f" applies: {len(cells())} cases with a real agent, real runners, a real broker and a real"
-        f" control plane. {passed} of them were played and passed when this page was made, and"
-        f" {pairs} more that strike twice: the second crash comes in the process that was started"
-        " after the first."
+        f" control plane. When this page was made, {_count(played)}. And {pairs} more that strike"
+        " twice passed: their second crash comes in the process that was started after the first."
     )
     yield ""
     yield "After each case:"
@@ -94,7 +109,13 @@ def _lines(played: Played, pairs: int) -> Iterator[str]:
                 yield _line(row, played)
 
 
-_MARKS: Final = {True: "✓", False: "✗", None: "·"}
+def _count(played: Played) -> str:
+    passed, left = sum(played.values()), len(cells()) - len(played)
+    if passed == len(cells()):
+        return "all of them had been played, and passed"
+    failed = len(played) - passed
+    said = f"{len(played)} of them had been played: {passed} passed, {failed} failed"
+    return f"{said}; {left} had not" if left else said
 
 
 def _line(row: Row, played: Played) -> str:

@@ -1,14 +1,17 @@
 """All cases of the crash matrix with real processes: `make crash-matrix`.
 
-    python -m tests.faults.run [--jobs N] [--pairs N] [--only TEXT] [--resume FILE] [--list]
+    python -m tests.faults.run [--jobs N] [--pairs N] [--only TEXT] [--resume FILE]
+                               [--minutes N] [--list]
 
-Writes docs/reference/crash-matrix.md once everything was tried; exits 1 if a case fails.
+Writes docs/reference/crash-matrix.md of what was played, now or by the file to resume from. Exits 1
+if a case fails. That file is of one version of the code: begin an empty one after a change.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import multiprocessing as mp
 import queue
 import random
@@ -42,6 +45,10 @@ class Cell:
         journey = self.struck[0][0].journey
         struck = ", then ".join(f"{fault} before {row.name}" for row, fault in self.struck)
         return f"{journey}: {struck}"
+
+    @property
+    def twice(self) -> bool:
+        return len(self.struck) > 1
 
     def play(self, world: World) -> str:
         strikes = tuple(Strike(row.operation, row.nth, fault) for row, fault in self.struck)
@@ -90,6 +97,7 @@ def main(arguments: Sequence[str]) -> int:
         type=Path,
         help="cells that passed are noted here; those noted already are not played again",
     )
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end after so long")
     parser.add_argument("--list", action="store_true")
     given = parser.parse_args(arguments)
     wanted = [*single(), *pairs(given.pairs, random.Random(SEED))]
@@ -97,16 +105,19 @@ def main(arguments: Sequence[str]) -> int:
     if given.list:
         print(*(cell.name for cell in wanted), sep="\n")
         return 0
-    passed = set(_lines(given.resume))
-    todo = [cell for cell in wanted if cell.name not in passed]
+    noted = set(_lines(given.resume))
+    before = [cell for cell in wanted if cell.name in noted]
+    todo = [cell for cell in wanted if cell.name not in noted]
     # Whoever stops halfway has seen something of everything.
     random.Random(SEED).shuffle(todo)
-    failed = _play(todo, given.jobs, given.resume)
-    print(f"{len(wanted)} cells, {len(wanted) - len(todo)} of them before, {len(failed)} failed")
+    until_s = time.monotonic() + 60 * given.minutes
+    played = dict.fromkeys(before, "") | play(todo, given.jobs, given.resume, until_s)
+    failed = sum(violation != "" for violation in played.values())
+    print(f"{len(wanted)} cells: {len(before)} before, {len(played)} in all, {failed} failed")
     if not given.only:
-        alone = {cell.struck[0]: cell not in failed for cell in wanted if len(cell.struck) == 1}
-        twice = [cell for cell in wanted if len(cell.struck) > 1 and cell not in failed]
-        PAGE.write_text(page(alone, len(twice)), encoding="utf-8")
+        alone = {cell.struck[0]: not wrong for cell, wrong in played.items() if not cell.twice}
+        twice = sum(not wrong for cell, wrong in played.items() if cell.twice)
+        PAGE.write_text(page(alone, twice), encoding="utf-8")
     return 1 if failed else 0
 
 
@@ -114,7 +125,13 @@ def _lines(path: Path | None) -> list[str]:
     return path.read_text().splitlines() if path is not None and path.exists() else []
 
 
-def _play(wanted: list[Cell], jobs: int, noted: Path | None) -> list[Cell]:
+def play(
+    wanted: list[Cell], jobs: int, noted: Path | None = None, until_s: float = math.inf
+) -> dict[Cell, str]:
+    """What was wrong in each cell that was played before `until_s` (monotonic); "" if nothing.
+
+    Each of the `jobs` is a process with a fleet of its own. What passed goes to the file `noted`.
+    """
     context = mp.get_context("spawn")
     todo, done = context.Queue(), context.Queue()
     for number in range(len(wanted)):
@@ -125,7 +142,7 @@ def _play(wanted: list[Cell], jobs: int, noted: Path | None) -> list[Cell]:
     for worker in workers:
         worker.start()
     try:
-        return _collect(wanted, done, noted, workers)
+        return _collect(wanted, done, noted, workers, until_s)
     finally:
         for worker in workers:
             worker.terminate()
@@ -134,33 +151,40 @@ def _play(wanted: list[Cell], jobs: int, noted: Path | None) -> list[Cell]:
 
 
 def _collect(
-    wanted: list[Cell], done: Any, noted: Path | None, workers: Sequence[Any]
-) -> list[Cell]:
-    failed: list[Cell] = []
+    wanted: list[Cell], done: Any, noted: Path | None, workers: Sequence[Any], until_s: float
+) -> dict[Cell, str]:
+    played: dict[Cell, str] = {}
     began = time.monotonic()
     for count in range(1, len(wanted) + 1):
-        number, outcome, violation, seconds = _next(done, workers)
+        found = _next(done, workers, until_s)
+        if found is None:
+            print(f"time is up: {len(wanted) - len(played)} cells are left")
+            break
+        number, outcome, violation, seconds = found
         cell = wanted[number]
+        played[cell] = violation
         minutes = (time.monotonic() - began) / 60
         print(
             f"{count:4}/{len(wanted)} {minutes:5.1f} min {seconds:5.1f} s  {cell.name}: {outcome}"
         )
         if violation:
             print(violation)
-            failed.append(cell)
         elif noted is not None:
             with noted.open("a") as file:
                 file.write(cell.name + "\n")
         sys.stdout.flush()
-    return failed
+    return played
 
 
-def _next(done: Any, workers: Sequence[Any]) -> tuple[int, str, str, float]:
-    """Raises `RuntimeError` when nobody is left who could play."""
+def _next(done: Any, workers: Sequence[Any], until_s: float) -> tuple[int, str, str, float] | None:
+    """None when time is up. Raises `RuntimeError` when nobody is left who could play."""
     while True:
         try:
-            found: tuple[int, str, str, float] = done.get(timeout=5)
+            left_s = max(until_s - time.monotonic(), 0)
+            found: tuple[int, str, str, float] = done.get(timeout=min(left_s, 5))
         except queue.Empty:
+            if time.monotonic() >= until_s:
+                return None
             if not any(worker.is_alive() for worker in workers):
                 raise RuntimeError("the workers have ended; is there a broker?") from None
         else:

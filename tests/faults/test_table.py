@@ -1,39 +1,12 @@
-"""The table of operations is that of the code: traced in real processes, without faults."""
+"""The table of operations is sound in itself, and its page is of it."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-import pytest
-
 from edge_agent import steps
-from tests.faults.cell import Case
-from tests.faults.operations import Operation
+from tests.faults.page import PAGE, page, read
 from tests.faults.table import ROWS, STEPS_SIMULATED_ONLY, cells
-from tests.faults.world import JOURNEYS, Journey, World
-
-pytestmark = pytest.mark.timeout(400)
-
-ENDS = {
-    "update": "went on",
-    "bad": "given up, OUT-D310",
-    "unfit": "given up, OUT-D301",
-    "rollback": "went back, OUT-D316, then on",
-    "first": "went on",
-}
-
-
-@pytest.mark.parametrize("journey", JOURNEYS)
-def test_every_operation_of_a_journey_is_a_row_and_every_row_an_operation(
-    world: World, journey: Journey
-):
-    seen: Counter[Operation] = Counter()
-    case = Case(world, journey, trace=seen)
-    assert case.play() == ENDS[journey]
-    known = {row.operation for row in ROWS}
-    assert {str(each) for each in seen.keys() - known} == set(), "operations without a row"
-    rows = [row for row in ROWS if row.journey == journey]
-    assert [row.name for row in rows if seen[row.operation] < row.nth] == [], "rows of the past"
 
 
 def test_every_row_is_there_once():
@@ -50,3 +23,25 @@ def test_every_step_of_the_update_machine_is_crashed_somewhere():
 
 def test_every_row_has_its_faults():
     assert len(cells()) == len(set(cells())) > 4 * len(ROWS)
+
+
+def test_the_page_is_of_this_table_and_no_cell_of_it_failed():
+    text = PAGE.read_text(encoding="utf-8")
+    played, pairs = read(text)
+    assert text == page(played, pairs), "run make crash-matrix"
+    assert [f"{fault} before {row.name}" for (row, fault), ok in played.items() if not ok] == []
+
+
+def test_what_a_page_says_of_its_cells_is_read_again():
+    failed, unplayed, *passed = cells()
+    played = {failed: False, **dict.fromkeys(passed, True)}
+    assert read(page(played, 7)) == (played, 7)
+    assert f"{len(passed)} passed, 1 failed; 1 had not" in page(played, 7)
+    assert unplayed not in played
+
+
+def test_a_page_of_other_rows_is_noticed():
+    text = page({}, 0)
+    other = text.replace("| Drain: step |", "| Drain: a step of the past |")
+    assert page(*read(text)) == text
+    assert page(*read(other)) != other

@@ -203,6 +203,8 @@ class World:
             for journey, agent in agents.items():
                 self._until(journey, f"runs {version}", partial(self.runs, agent, version))
         for journey, agent in agents.items():
+            self._end(journey, agent)
+        for journey, agent in agents.items():
             self._keep(journey, agent)
         self.bundles["v2"] = operator.ship("v2", scale=1.002, policy=POLICY)
         self.bundles["v3"] = operator.ship("v3", scale=1.003, fragile=True, policy=POLICY)
@@ -228,8 +230,8 @@ class World:
         model = agent.status().get("state", {}).get("models", {}).get(MODEL, {})
         return bool(model.get("current") == model.get("serving") == self.digest(version))
 
-    def _keep(self, journey: Journey, agent: Agent) -> None:
-        """Stop it in order, and keep its home as where the journey begins."""
+    def _end(self, journey: Journey, agent: Agent) -> None:
+        """In order, once the control plane has everything."""
         device = self.device(journey)
         assert device.application is not None
         device.application.stop()
@@ -240,6 +242,10 @@ class World:
 
         self._until(journey, "has delivered everything", delivered)
         os.kill(agent.pid, signal.SIGTERM)
+
+    def _keep(self, journey: Journey, agent: Agent) -> None:
+        """Its home, as where the journey begins."""
+        device = self.device(journey)
         self._until(journey, "has ended", lambda: not agent.alive)
         agent.end()
         ignored = shutil.ignore_patterns("run", "operations")

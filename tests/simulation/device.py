@@ -9,19 +9,21 @@ Long because the device and its fake neighbours share one clock of operations.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from edge_agent import reconcile as table
 from edge_agent.act import Actor
+from edge_agent.collaborators import Meter, Unmeasured
 from edge_agent.desired import Decision, Trusted, decide
 from edge_agent.disk import INDEX, MANIFEST, Disk
 from edge_agent.journal import Journal
 from edge_agent.observed import Observed
+from edge_agent.room import LEAST_MARGIN, RUNNER_BYTES, Memory
 from edge_agent.runner.views import Death, Load, Role, RunnerFailed, RunnerView
-from edge_agent.steps import Step, Stop, Wait
+from edge_agent.steps import Step, Stop, Unload, Wait
 from protocol import codec
 from protocol.approval import Approved, ApprovedBundle
 from protocol.bundle import Index, Member, Variant, VariantReference, encode_index, encode_manifest
@@ -48,6 +50,8 @@ Nature = Literal[
 `tiring` once it is committed."""
 
 POLICY = Policy(health_window_s=10, min_requests=1, max_duration_s=100, limits=Limits())
+REFUSES = replace(POLICY, actions={"crashes": "refuse"})
+"""Rather no answer than one of the version before."""
 
 
 class Killed(BaseException):
@@ -90,7 +94,7 @@ class FakeBundle:
     files: Mapping[str, bytes]
 
 
-def bundle(name: str, model: str = MODEL) -> FakeBundle:
+def bundle(name: str, model: str = MODEL, policy: Policy = POLICY) -> FakeBundle:
     """Real index and manifest, real contract and policy, junk for the rest; `golden` is shared."""
     contents = {
         "config": b"c" + name.encode(),
@@ -100,7 +104,7 @@ def bundle(name: str, model: str = MODEL) -> FakeBundle:
         ),
         "golden": b"golden of all",
         "profile": b"p" + name.encode(),
-        "policy": codec.encode(POLICY),
+        "policy": codec.encode(policy),
         "card": b"card " + name.encode(),
     }
     members = tuple(
@@ -263,6 +267,21 @@ class FakeOutbox:
         return None
 
 
+@dataclass(frozen=True)
+class FakeMeter:
+    """Memory for so many runners besides the margin."""
+
+    fits: float
+
+    def memory(self, runners: Iterable[int]) -> Memory:
+        # As small as to keep the least margin.
+        left = self.fits - len([*runners])
+        return Memory(round(left * RUNNER_BYTES) + LEAST_MARGIN, 256 * 1024 * 1024)
+
+    def held(self, _: int) -> int:
+        return RUNNER_BYTES
+
+
 class Device:
     def __init__(
         self, bundles: tuple[FakeBundle, ...], natures: Mapping[str, Nature], room: int = 10**9
@@ -279,6 +298,7 @@ class Device:
         self.outbox = FakeOutbox(self)
         self.fetch = FakeFetch(self)
         self.now_ms, self.now_s = START_MS, 0.0
+        self.meter: Meter = Unmeasured()
         self.agent = AGENT
         self.models: tuple[str, ...] = (MODEL,)
         self.stable: str | None = None
@@ -423,6 +443,7 @@ class Device:
                 agent=self.agent,
                 dev=False,
                 random=self.rng.random,
+                meter=self.meter,
             )
         model = self.models[self.turns % len(self.models)]
         self.turns += 1
@@ -445,9 +466,9 @@ class Device:
         observed = actor.observe(model, decision.desired, self.now_ms, self.now_s)
         step = table.reconcile(decision.desired, observed, self.now_ms)
         self.trace.append(f"{step}")
-        self.may_stop = self.may_stop or isinstance(step, Stop)
+        self.may_stop = self.may_stop or isinstance(step, Stop | Unload)
         done = actor.perform(step, observed, decision.desired, self.now_ms)
-        if isinstance(step, Stop):
+        if isinstance(step, Stop | Unload):
             self.served_before = self.served()
         if not done.again:
             self.now_ms += 1000
@@ -475,6 +496,8 @@ class Device:
     def breaks(self, load: Load) -> bool:
         """Whether a bundle that serves takes its runner down now."""
         nature = self.nature_of(load.digest)
+        if load.answering != "model":
+            return False
         if nature == "tiring":
             journal = self.peek_journal(load.model)
             return journal is not None and journal.current == load.digest

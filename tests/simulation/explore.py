@@ -21,8 +21,10 @@ from tests.simulation.device import (
     HOME,
     MODEL,
     NEIGHBOUR,
+    REFUSES,
     Device,
     FakeBundle,
+    FakeMeter,
     Killed,
     Nature,
     PowerCut,
@@ -32,6 +34,7 @@ from tests.simulation.device import (
 
 BUNDLES: tuple[FakeBundle, ...] = (
     *(bundle(name) for name in "AZBC"),
+    bundle("R", policy=REFUSES),
     *(bundle(name, NEIGHBOUR) for name in "PQ"),
 )
 Event = Callable[[Device], None]
@@ -188,6 +191,8 @@ class Scenario:
     neighbour: str | None = None
     """What another model on the same device runs in the beginning."""
     neighbour_ends_on: str | None = None
+    fits: float = 3
+    """Runners that memory has room for: with two and some, the one before stays loaded."""
     steady: bool = True
     """Whether events only come once the device has settled, and never in between."""
 
@@ -345,6 +350,23 @@ SCENARIOS: tuple[Scenario, ...] = (
         ends_on="A",
         reasons={"B": ("OUT-D311", "OUT-D312")},
     ),
+    Scenario("memory for two runners, and no more", (wants("B"),), fits=2.2),
+    Scenario("memory for one runner", (wants("B"),), fits=1.5),
+    Scenario(
+        "memory for one runner, and the new one is bad",
+        (wants("B"),),
+        {"B": "health_bad"},
+        fits=1.5,
+        ends_on="A",
+        reasons={"B": ("OUT-D310",)},
+    ),
+    Scenario(
+        "refuses once it kills its runner, then mended",
+        (wants("R"), mend("R", 1)),
+        {"R": "tiring"},
+        ends_on="R",
+        reasons={"R": ("OUT-D311", "OUT-D312")},
+    ),
     Scenario("small disk", (wants("B"),), room=small_disk()),
     Scenario("small disk, two versions", (wants("B"), wants("C")), room=small_disk(), ends_on="C"),
     Scenario(
@@ -371,6 +393,7 @@ class Plan:
 def play(scenario: Scenario, plan: Plan) -> Device:
     """Raises `Violation` with the whole trace."""
     device = Device(BUNDLES, scenario.natures, scenario.room)
+    device.meter = FakeMeter(scenario.fits)
     device.install(scenario.current, scenario.previous, scenario.neighbour)
     device.rng = random.Random(plan.seed)
     device.files.full_at = None if plan.full_at is None else device.files.writes + plan.full_at

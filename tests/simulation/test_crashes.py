@@ -14,7 +14,7 @@ from edge_agent import reconcile as table
 from edge_agent.act import Actor
 from edge_agent.disk import Disk
 from edge_agent.journal import Journal, Note
-from tests.simulation.device import Killed, PowerCut, Violation
+from tests.simulation.device import Killed, PowerCut, Violation, Zeroed
 from tests.simulation.explore import (
     SCENARIOS,
     Plan,
@@ -80,7 +80,15 @@ def test_the_explorer_sees_a_bundle_that_appears_before_it_is_synced(monkeypatch
     )
     monkeypatch.setattr(Disk, "_is", lambda disk, path, member: True)
     update = scenario("update")
-    assert finds_a_violation(update, single_crashes(update))
+    length = operations(update)
+    # While B is fetched and staged.
+    cuts = (
+        Plan(((at, cut),), seed=seed)
+        for seed in range(20)
+        for cut in (Zeroed, PowerCut)
+        for at in range(length // 4, length // 2)
+    )
+    assert finds_a_violation(update, cuts)
 
 
 def test_the_explorer_sees_a_load_that_is_not_counted(monkeypatch):
