@@ -135,3 +135,12 @@ def address_space(needs: Iterable[Need], total_bytes: int) -> int:
 
 def _mb(count: int) -> str:
     return f"{count / 1e6:,.0f} MB"
+
+
+def kept_for_records(growth_bytes: int, free_bytes: int) -> int:
+    """Of the disk that is free, what a bundle may not have because records will come.
+
+    At most a quarter: records that nobody has made yet are no reason to refuse a model for good
+    on a small disk, and the outbox gets by with less than its quota.
+    """
+    return min(growth_bytes, free_bytes // 4)

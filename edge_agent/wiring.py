@@ -35,7 +35,7 @@ from edge_agent.parts import Parts
 from edge_agent.recent import Recent
 from edge_agent.renew import Renewal
 from edge_agent.reporter import Reporter
-from edge_agent.room import address_space
+from edge_agent.room import address_space, kept_for_records
 from edge_agent.runner.bearer import make_token, read_token
 from edge_agent.settings import DEVELOPMENT, Intervals, Settings
 from edge_agent.supervisor import ABSENT, Supervisor
@@ -175,7 +175,7 @@ def build(settings: Settings, identity: Identity) -> Parts:
             dev=identity.dev,
             random=rng.random,
             meter=Meter(settings.memory_bytes),
-            kept_free=lambda: outbox.growth_bytes,
+            kept_free=lambda: kept_for_records(outbox.growth_bytes, disk.free_bytes()),
         ),
         outbox=outbox,
         collector=Collector(Counted(runners, applications), outbox),

@@ -14,6 +14,7 @@ from edge_agent.room import (
     Need,
     address_space,
     keeps_warm,
+    kept_for_records,
     margin,
     need_of,
     room,
@@ -156,3 +157,11 @@ def test_address_space_is_generous_and_has_an_end():
 
 def test_a_shortage_is_said_in_megabytes():
     assert shortage(memory(100), 90_000_000) == "needs 90 MB of memory, 71 MB can be had"
+
+
+@pytest.mark.parametrize(
+    "growth, free, kept",
+    [(0, 10**9, 0), (32_000_000, 10**9, 32_000_000), (32_000_000, 8_000_000, 2_000_000), (5, 0, 0)],
+)
+def test_records_to_come_never_take_more_than_a_quarter_of_a_small_disk(growth, free, kept):
+    assert kept_for_records(growth, free) == kept
