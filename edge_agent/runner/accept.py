@@ -7,7 +7,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from edge_agent.runner.connection import LINGER_S, Callers, Connection
@@ -42,10 +42,12 @@ class HttpThread:
 
     def pause(self) -> None:
         """Stop accepting and give every connection its last answer, until `accept` is called."""
+        self._application.draining = True  # at once: the loop may be busy with a model
         asyncio.run_coroutine_threadsafe(self._leave(last=False), self._loop)
 
     def drain(self) -> None:
         """Stop accepting; `drained` is set once every connection has had its last answer."""
+        self._application.draining = True
         asyncio.run_coroutine_threadsafe(self._leave(last=True), self._loop)
 
     async def _accept(self, listeners: Mapping[Door, int]) -> None:
@@ -65,16 +67,23 @@ class HttpThread:
             self._servers.append(server)
 
     async def _leave(self, *, last: bool) -> None:
-        self._application.draining = True
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        servers, self._servers = self._servers, []
+        for server in servers:
+            for listening in server.sockets:
+                self._loop.remove_reader(listening.fileno())
         if self._leaving is not None:
             self._leaving.cancel()
-        self._leaving = asyncio.create_task(self._empty(last=last))
+        self._leaving = asyncio.create_task(self._empty(servers, last=last))
 
-    async def _empty(self, *, last: bool) -> None:
+    async def _empty(self, servers: Sequence[asyncio.Server], *, last: bool) -> None:
         started = time.monotonic()
+        try:
+            # What was accepted a moment ago is a connection in the next turn. Were its server
+            # closed by then, asyncio would drop it, and its caller would be reset.
+            await asyncio.sleep(0)
+        finally:
+            for server in servers:
+                server.close()
         callers = self._callers
         # There is no event to wait for: what ends a drain is as much time as it is connections.
         while not _drained(  # noqa: ASYNC110 - as said
