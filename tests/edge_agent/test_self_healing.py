@@ -17,14 +17,13 @@ from edge_agent.observed import Observed
 from edge_agent.runner.views import Load
 from edge_agent.state import model_state
 from edge_agent.steps import Activate, Commit, Degrade, Resume, Rollback, Step
-from protocol import codec
-from protocol.bundle import Index, Member, Variant, VariantReference, encode_index, encode_manifest
-from protocol.identifiers import Digest, digest_of
-from protocol.members import Contract, Policy, TensorSpec
+from protocol.identifiers import Digest
+from protocol.members import Policy
 from protocol.reported import ModelState
 from protocol.rules import Rules
 from protocol.telemetry import InferenceWindow
-from tests.simulation.device import MODEL, Device, FakeBundle, FakeRunners
+from tests.simulation import device
+from tests.simulation.device import Device, FakeBundle, FakeRunners
 
 BASIC = Policy(health_window_s=10, min_requests=1, max_duration_s=100)
 CONSTANT = Rules({"y": (1.0, 0.0)})
@@ -32,27 +31,7 @@ MINUTE_MS = 60_000
 
 
 def bundle(name: str, policy: Policy = BASIC) -> FakeBundle:
-    contents = {
-        "config": b"c" + name.encode(),
-        "model": b"m" + name.encode() * 200,
-        "contract": codec.encode(
-            Contract((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1, 2)),))
-        ),
-        "golden": b"golden of all",
-        "profile": b"p" + name.encode(),
-        "policy": codec.encode(policy),
-        "card": b"card " + name.encode(),
-    }
-    members = tuple(
-        Member(role, f"{role}.bin", digest_of(data), len(data)) for role, data in contents.items()
-    )
-    manifest = encode_manifest(Variant(members))
-    reference = VariantReference(digest_of(manifest), len(manifest))
-    index = encode_index(Index(MODEL, name, (reference,)))
-    files = {f"{role}.bin": data for role, data in contents.items()}
-    return FakeBundle(
-        name, MODEL, digest_of(index), {"index.json": index, "manifest.json": manifest, **files}
-    )
+    return device.bundle(name, policy=policy)
 
 
 class Counting(FakeRunners):
