@@ -100,6 +100,9 @@ def test_an_application_that_runs_the_model_is_part_of_every_trial(operator, dev
     shown = operator.reported(device)["models"]["toy"]
     assert not shown.get("committed_unexercised"), shown
     operator.until(device, lambda: answered("v2") >= 100, "followed to v2")
+    # What v3 is compared with is what the agent has counted of v2, not what was answered.
+    enough = 120 + answered("v1") + 100
+    operator.until(device, lambda: operator.counted(device) >= enough, "counted on v2")
 
     # v3 knows nothing: all its answers have the same confidence. Only the application asks it.
     bad = operator.ship("v3", policy=EXERCISED, scale=0.0)
