@@ -20,13 +20,13 @@ test: lint ## lint, then all tests but whole fleets
 e2e: $(READY) ## whole fleets: the demo's scenes one by one, kills, hostile messages, the tutorial
 	@$(BROKER) && $(BIN)/pytest -q tests/e2e
 
-crash-matrix: $(READY) ## every operation of an update, interrupted in every way: about twenty minutes; ARGS="--minutes 10"
+crash-matrix: $(READY) ## every operation of an update, interrupted in every way; options: ARGS="--minutes 10"
 	@$(BROKER) && $(BIN)/python -m tests.faults.run $(ARGS)
 
 soak: $(READY) ## 200 random fault schedules over real processes; options: ARGS="--seed 1"
 	@$(BROKER) && $(BIN)/python -m tests.soak.run $(ARGS)
 
-outage: $(READY) ## a month without a link and a year of restarts, on a real file: minutes
+outage: $(READY) ## a month without a link and a year of restarts, on a real file
 	@$(BIN)/pytest -q -s tests/long
 
 lint: $(READY) ## format, style, types, and who may import whom
