@@ -4,8 +4,9 @@ One tick computes everything that should be from the store and the repository, s
 on a tick that came before it: whatever a crash left half done, the next tick does. It is the only
 writer of plans and of online signatures.
 
-    read approvals ─▶ offer bundles ─▶ [move rollouts, write plans, deny list] ─▶ sign ─▶ publish
-                                          one transaction
+    read approvals ─▶ offer bundles ─▶ collect evidence ─▶ sweep who is silent
+       ─▶ [move rollouts, write plans, deny list] ─▶ sign ─▶ publish
+                     one transaction
 """
 
 from __future__ import annotations
@@ -16,43 +17,25 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from control_plane.fleet.devices import document_of
+from control_plane.moving import Judging, Moving
 from control_plane.offers import Keeper
-from control_plane.rollout.advance import (
-    Abort,
-    Advance,
-    Begin,
-    Complete,
-    Pause,
-    Position,
-    StartSoak,
-    decide,
-)
-from control_plane.rollout.gate import Judgement
-from control_plane.rollout.operations import ACCEPTED, going_of
-from control_plane.rollout.plan import make_plan, numbered, terms
-from control_plane.rollout.targets import follow_changes
-from control_plane.rollout.transitions import move, stables
+from control_plane.rollout.plan import numbered, terms
+from control_plane.rollout.transitions import TICKER
+from control_plane.rollout.wanted import wanted_plan
 from control_plane.signing.adopt import Adopted
 from control_plane.store import Store
 from control_plane.store.plans import DenyRow, PlanRow
-from control_plane.store.rollouts import Rollout
 from protocol import codec
 from protocol.approval import Approvals
 from protocol.device import DeviceDocument
 from protocol.errors import InvalidRequest
-from protocol.identifiers import Digest, FleetName, ModelName, digest_of
+from protocol.identifiers import Digest, FleetName, ModelName
 from protocol.plan import DenyList, Plan, PlanTerms
 from protocol.topics import Topics
 
 log = logging.getLogger(__name__)
 
-_NAME = "ticker"
-GATE = "gate"
-"""Who did it, in the audit trail."""
-
 _YEAR_MINUTES = 366 * 24 * 60
-_STEPS_PER_TICK = 4
-"""A wave without soak may begin, be enough and pass at once."""
 
 
 class Repository(Protocol):
@@ -89,18 +72,18 @@ class Ticker:
         repository: Repository,
         publisher: Publisher,
         offers: BundleOffers,
+        judge: Judging,
         *,
         listening_since_ms: Callable[[], int | None],
     ) -> None:
-        """`listening_since_ms`: since when devices can be heard without a break; None: they
-        cannot. Nobody is called silent for a time in which nobody listened."""
+        """`listening_since_ms`: see `Moving`."""
         self._fleet = fleet
         self._topics = Topics(fleet)
         self._store = store
         self._repository = repository
         self._publisher = publisher
         self._offers = offers
-        self._listening_since_ms = listening_since_ms
+        self._moving = Moving(store, judge, listening_since_ms)
         self._signed_with = ""
         """Key of the documents that were handed over; empty: none were."""
 
@@ -142,9 +125,9 @@ class Ticker:
             if not approved.revoked and self._offers.offer(bundle, self._publisher, now_ms)
         }
         ready = offered if self._publisher.settled else set()
+        self._moving.collect(now_ms)
         with self._store.write():
-            for rollout in self._store.rollouts.active():
-                self._move(rollout, approvals, ready, now_ms)
+            self._moving.move(approvals, ready, now_ms)
             self._write_plans(now_ms)
             deny = self._write_deny_list(now_ms)
         plans = {row.model: (row.data, terms(_plan(row.data))) for row in self._store.plans.all()}
@@ -167,7 +150,7 @@ class Ticker:
                 self._store.bundles.set_state(bundle, "revoked" if approved.revoked else "approved")
                 about = {"version": row.version, "digest": bundle}
                 topic = f"models/{row.model}"
-                self._store.happened(_NAME, topic, f"model.{state}", about, now_ms)
+                self._store.happened(TICKER, topic, f"model.{state}", about, now_ms)
 
     def _publish_documents(self) -> None:
         for retired in self._store.devices.to_withdraw():
@@ -185,163 +168,15 @@ class Ticker:
                         self._publisher.keep(self._topics.document(device.id), data)
                     self._store.devices.set_published(device.id, device.version)
 
-    # --- rollouts -------------------------------------------------------------------------------
-
-    def _move(
-        self, rollout: Rollout, approvals: Approvals, ready: set[Digest], now_ms: int
-    ) -> None:
-        looked = follow_changes(self._store, rollout, approvals, now_ms)
-        if looked != rollout.looked:
-            rollout = self._put(dataclasses.replace(rollout, looked=looked))
-        withdrawn = self._withdrawn(rollout, approvals)
-        for _ in range(_STEPS_PER_TICK):
-            quiet_before_ms = self._quiet_before(rollout, now_ms)
-            decision, judgement = decide(
-                rollout.spec,
-                Position(
-                    rollout.status,
-                    rollout.wave,
-                    rollout.started_ms,
-                    rollout.soak_ms,
-                    withdrawn,
-                    accepted=bool((rollout.verdict or {}).get(ACCEPTED)),
-                ),
-                self._store.rollouts.members.counts(rollout.id, quiet_before_ms),
-                now_ms=now_ms,
-                ready=rollout.candidate in ready,
-            )
-            if judgement is not None:
-                rollout = self._note(rollout, judgement, quiet_before_ms, now_ms)
-            match decision:
-                case Begin():
-                    rollout = self._wave(rollout, 1, now_ms)
-                case Advance(wave):
-                    rollout = self._wave(rollout, wave, now_ms)
-                case StartSoak():
-                    rollout = self._put(dataclasses.replace(rollout, soak_ms=now_ms))
-                case Pause(why):
-                    move(
-                        self._store,
-                        rollout,
-                        "paused",
-                        now_ms,
-                        who=GATE if judgement else _NAME,
-                        why=why,
-                        evidence=_evidence(rollout),
-                    )
-                    return
-                case Abort(why):
-                    about = {"by": GATE if judgement else "approvals"}
-                    move(
-                        self._store,
-                        rollout,
-                        "aborted",
-                        now_ms,
-                        who=GATE if judgement else _NAME,
-                        why=why,
-                        evidence=_evidence(rollout) if judgement else "",
-                        quiet_before_ms=quiet_before_ms,
-                        about=about,
-                    )
-                    return
-                case Complete():
-                    move(
-                        self._store,
-                        rollout,
-                        "completed",
-                        now_ms,
-                        who=GATE,
-                        evidence=_evidence(rollout),
-                        quiet_before_ms=quiet_before_ms,
-                    )
-                    return
-                case _:
-                    return
-
-    def _wave(self, rollout: Rollout, wave: int, now_ms: int) -> Rollout:
-        data = {"wave": wave, "of": len(rollout.waves), "devices": rollout.waves[wave - 1].devices}
-        evidence = _evidence(rollout)
-        self._store.happened(
-            GATE if wave > 1 else _NAME,
-            rollout.topic,
-            "rollout.wave",
-            data,
-            now_ms,
-            before=rollout.wave,
-            after=wave,
-            evidence=evidence,
-        )
-        # Overruling a verdict was about that wave only.
-        verdict = {k: v for k, v in (rollout.verdict or {}).items() if k != ACCEPTED} or None
-        begun = dataclasses.replace(
-            rollout, status="running", wave=wave, wave_ms=now_ms, soak_ms=None, verdict=verdict
-        )
-        return self._put(begun)
-
-    def _note(
-        self, rollout: Rollout, judgement: Judgement, quiet_before_ms: int, now_ms: int
-    ) -> Rollout:
-        """Keep the newest verdict with its inputs; say when it is another one."""
-        before = rollout.verdict or {}
-        said = ("verdict", "id", "sentence")
-        verdict = {
-            **{name: getattr(judgement, name) for name in said},
-            "inputs": {**judgement.inputs, "quiet_before_ms": quiet_before_ms},
-        }
-        if all(before.get(name) == verdict[name] for name in said):
-            return rollout
-        if (before.get("verdict"), before.get("id")) != (judgement.verdict, judgement.id):
-            data = {"wave": rollout.wave, **verdict}
-            noted = dataclasses.replace(rollout, verdict=verdict)
-            self._store.happened(
-                GATE,
-                rollout.topic,
-                "rollout.verdict",
-                data,
-                now_ms,
-                before=before.get("verdict"),
-                after=judgement.verdict,
-                why=judgement.sentence,
-                evidence=_evidence(noted),
-            )
-        return self._put(dataclasses.replace(rollout, verdict=verdict))
-
-    def _withdrawn(self, rollout: Rollout, approvals: Approvals) -> str | None:
-        approved = approvals.get(rollout.candidate)
-        reference = f"{rollout.model}/{rollout.spec.version}"
-        if approved is None:
-            return f"{reference} is no longer approved"
-        if approved.revoked:
-            return f"{reference} was revoked by approvers"
-        if any(each.digest == rollout.candidate for each in self._store.plans.denied()):
-            return f"{reference} is denied by an operator"
-        return None
-
-    def _quiet_before(self, rollout: Rollout, now_ms: int) -> int:
-        since = self._listening_since_ms()
-        quiet_before_ms = int(now_ms - rollout.spec.silent_after_s * 1000)
-        return quiet_before_ms if since is not None and since <= quiet_before_ms else 0
-
-    def _put(self, rollout: Rollout) -> Rollout:
-        self._store.rollouts.put(rollout)
-        return rollout
-
     # --- plans ----------------------------------------------------------------------------------
 
     def _write_plans(self, now_ms: int) -> None:
         active = [each for each in self._store.rollouts.active() if each.wave > 0]
         models = {each.model for each in active} | set(self._store.plans.models())
         for model in sorted(models):
-            mine = [each for each in active if each.model == model]
             row = self._store.plans.get(model)
             try:
-                made = make_plan(
-                    self._fleet,
-                    model,
-                    stables(self._store, model),
-                    [going_of(each, each.wave) for each in mine],
-                    self._store.plans.ended(model),
-                )
+                made = wanted_plan(self._store, self._fleet, model)
             except InvalidRequest:
                 # The plan in force stays; other models, and other rollouts' aborts, go on.
                 log.exception("no new plan for %s", model)
@@ -351,8 +186,9 @@ class Ticker:
                 continue
             data = codec.encode(plan)
             self._store.plans.put(PlanRow(model, plan.version, plan.number, data))
-            for rollout in mine:
-                self._put(dataclasses.replace(rollout, asked=plan.version))
+            for rollout in active:
+                if rollout.model == model:
+                    self._store.rollouts.put(dataclasses.replace(rollout, asked=plan.version))
 
     def _write_deny_list(self, now_ms: int) -> bytes:
         """The deny list in force, new if it has changed."""
@@ -377,11 +213,6 @@ def _within_reach(version: int, now_ms: int, what: str) -> bool:
         return True
     log.error("%s %d was not made here: replace the key of role rollouts", what, version)
     return False
-
-
-def _evidence(rollout: Rollout) -> str:
-    """Digest of the verdict, with the inputs from which it can be replayed."""
-    return digest_of(codec.encode(rollout.verdict)) if rollout.verdict else ""
 
 
 def _plan(data: bytes) -> Plan:

@@ -20,6 +20,7 @@ from control_plane.fleet.authority import Authority
 from control_plane.fleet.enrolment import Enrolment
 from control_plane.fleet.revocation import alarm, said
 from control_plane.ingest import Ingest
+from control_plane.judging import Judge
 from control_plane.link import Delivery, Link
 from control_plane.loops import Loop
 from control_plane.mosquitto import control_identity
@@ -115,6 +116,7 @@ class ControlPlane:
                 encode=encode.encode,
                 reopen=encode.reopen,
             ),
+            Judge(self.store),
             listening_since_ms=lambda: self._listening_since_ms,
         )
         self.loop = Loop("ticker", self._tick, of.intervals.tick)
@@ -163,6 +165,8 @@ class ControlPlane:
             log.warning("%d operations were interrupted and are marked as failed", left)
         self.store.tokens.forget(now_ms() - FORGET_MS)
         self.store.events.forget(now_ms() - FORGET_MS)
+        # Until the ticker says since when devices are heard, no time without contact counts.
+        self.store.rollouts.members.listen(None)
         for hello in self.ingest.hellos():
             self.publisher.keep(hello.topic, hello.data)
         self.link.subscribe(self.ingest.filters(), qos=1)

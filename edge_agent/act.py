@@ -19,6 +19,7 @@ Long because one interpreter in one place is what makes the order of writes chec
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -32,6 +33,7 @@ from edge_agent.memory import MakingWay, Memory
 from edge_agent.observe import Observer
 from edge_agent.observed import Observed
 from edge_agent.runner.views import Death, Load, RunnerFailed, RunnerView
+from edge_agent.shadowing import Shadowing
 from edge_agent.steps import (
     Activate,
     Collect,
@@ -115,6 +117,7 @@ class Actor:
             meter or Unmeasured(),
             kept_free,
         )
+        self._shadowing = Shadowing(runners, self._memory, self._look.load, self._lost_beside)
 
     # --- what the supervisor calls ---
 
@@ -145,6 +148,10 @@ class Actor:
         for gone in self._memory.loads.keys() - alive:
             self._memory.loads.pop(gone)
             self._memory.promoted.discard(gone)
+
+    def shadow(self, now_s: float) -> None:
+        """Once per turn, after all models: give copies of requests to what runs beside."""
+        self._shadowing.turn(now_s)
 
     def observe(self, model: ModelName, desired: Desired, now_ms: int, now_s: float) -> Observed:
         return self._look.observe(model, desired, now_ms, now_s)
@@ -353,6 +360,9 @@ class Actor:
             note = replace(note, loads=0, crashes=0)
         elif bundle == journal.current:
             note = replace(note.settled, fails=0)
+        elif trial is None and observed.shadow_settled:
+            # Still one load: what it does from here on is no longer what its start did.
+            note = replace(note, loads=1)
         elif trial is not None:
             note = replace(
                 note,
@@ -559,7 +569,20 @@ class Actor:
         self._write(journal.with_note(bundle, note))
         self._memory.crash_detail[model] = detail
 
+    def _lost_beside(self, model: ModelName, bundle: Digest, why: str) -> None:
+        """A candidate that ran beside took its runner down, or had to be ended with it: as if its
+        golden vectors had. It never served."""
+        beside = self._memory.besides.get(model)
+        if beside is not None:
+            beside.deaths += 1
+        self._charge(model, bundle, why)
+
     def _died(self, death: Death, now_ms: int) -> None:
+        for shadowed, beside in self._memory.besides.items():
+            mine = (beside.runner, beside.asked.candidate) == (death.runner, death.digest)
+            # That signal comes from outside: the system ran out of memory, or somebody sent it.
+            if mine and death.role == "standby" and death.status != -signal.SIGKILL:
+                self._lost_beside(shadowed, beside.asked.candidate, death.detail)
         if death.role in ("standby", "parked"):
             # Its load is counted, and whoever started it has seen it fail; or it served nobody,
             # and the system took it first when memory ran out.

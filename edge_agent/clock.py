@@ -135,6 +135,10 @@ class Clock:
         """Local time for hours and days of transfers, and for nothing that trust rests on: here
         the wall clock counts even if nobody vouches for it."""
         at_ms = max(self._sources.wall_ms(), self._proven_ms())
+        return self.local_time(at_ms)
+
+    def local_time(self, at_ms: int) -> datetime:
+        """A moment in this device's time zone, with its offset."""
         return datetime.fromtimestamp(at_ms / 1000).astimezone()
 
     def monotonic(self) -> float:

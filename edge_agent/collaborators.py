@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from edge_agent.room import Memory
-from edge_agent.runner.views import Death, Load, RunnerView
+from edge_agent.runner.views import Death, Load, RunnerView, Sample, Shadowed
 from protocol.identifiers import Digest, ModelName
 from protocol.reported import Outcome, Progress
 from protocol.telemetry import InferenceWindow
@@ -36,6 +36,16 @@ class Runners(Protocol):
 
     def peek(self, runner: str) -> Mapping[ModelName, InferenceWindow]:
         """Counts since load."""
+
+    def sample(self, runner: str, model: ModelName, every_s: float) -> tuple[Sample, ...]:
+        """Copies of some requests, that it keeps from now on."""
+
+    def unsample(self, runner: str, model: ModelName) -> None: ...
+
+    def shadow(
+        self, runner: str, model: ModelName, base: Load, samples: tuple[Sample, ...]
+    ) -> Shadowed:
+        """Run them in a standby, for nobody; what came of those before."""
 
 
 class Meter(Protocol):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TypeAlias
 
-from edge_agent import denials
+from edge_agent import denials, hours
 from edge_agent.journal import Journal
 from protocol.approval import Approvals
 from protocol.device import DeviceDocument
@@ -40,6 +41,8 @@ class Run:
     """Whether the thrash guard counts its trial."""
     stable: Digest | None = None
     """What the rule returns to, if it is another bundle."""
+    shadow: bool = False
+    """Run it beside what is in use, and do not activate it."""
 
     @property
     def digest(self) -> Digest:
@@ -57,6 +60,9 @@ class Nothing:
 
 
 Desired: TypeAlias = Run | Hold | Nothing
+
+LocalTime: TypeAlias = Callable[[int], datetime]
+"""From a moment (Unix ms) to this device's local time, with its offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +95,12 @@ def decide(
     agent: str,
     guarded: Callable[[Digest], bool] = lambda _: True,
     stopped: bool = False,
+    local_time: LocalTime | None = None,
 ) -> Decision:
     """What to head for now. `local.denied` is filled in here; `stopped`: root wants no service.
 
     `guarded`: whether the thrash guard holds for a bundle (not under its dev policy).
+    `local_time`: None while nobody vouches for the time.
     """
 
     def reading(denied: frozenset[Digest], instead: Digest | None = None) -> Resolution:
@@ -114,20 +122,40 @@ def decide(
         resolution = reading(denied | {away[0]}, away[1])
     if stopped:
         return Decision(Nothing(), resolution)
-    choice = resolution.choice
+    choice = _choice(resolution, journal)
     if choice is None:
         return Decision(Hold(), resolution)
     counts = not _uncounted(choice, trusted.plan, journal)
+    guard = counts and guarded(choice.digest)
+    held = hindrance(choice, trusted, journal, local.now_ms, guarded=guard)
+    shadow = shadows(choice, journal)
+    if held is None and not shadow:
+        # What runs beside answers nobody, and needs the traffic of the day.
+        held = maintenance(choice, journal, local.now_ms, local_time)
     run = Run(
         choice,
         allow.get(choice.digest, 0),
-        hindrance(
-            choice, trusted, journal, local.now_ms, guarded=counts and guarded(choice.digest)
-        ),
+        held,
         counts,
         stable_of(choice, trusted.plan),
+        shadow,
     )
     return Decision(run, resolution)
+
+
+def _choice(resolution: Resolution, journal: Journal) -> Candidate | None:
+    """The first choice; but a device on which nothing was proven yet has nothing that a candidate
+    could run beside, and begins with the next one."""
+    choice = resolution.choice
+    if choice is None or journal.current is not None or not shadows(choice, journal):
+        return choice
+    others = (each for each in resolution.candidates if not shadows(each, journal))
+    return next(others, choice)
+
+
+def shadows(candidate: Candidate, journal: Journal) -> bool:
+    """Whether it is to run beside what is in use first. Not what was proven here."""
+    return candidate.require_shadow and candidate.digest not in journal.slots
 
 
 def allowances(document: DeviceDocument | None, model: ModelName) -> Mapping[Digest, int]:
@@ -155,6 +183,25 @@ def hindrance(
         if until is not None:
             return Hindrance(denials.GUARDED, "", until)
     return None
+
+
+def maintenance(
+    candidate: Candidate, journal: Journal, now_ms: int, local_time: LocalTime | None
+) -> Hindrance | None:
+    """Whether the rollout's maintenance windows are closed. A return never waits for one.
+
+    Where nobody vouches for the time, trusted time is only the earliest that it can be: then no
+    window is taken for open.
+    """
+    window = candidate.window
+    if not window or candidate.digest in journal.slots:
+        return None
+    said = f"starts in the window {hours.said(window)}"
+    if local_time is None:
+        why = "the clock is not synchronised, so nobody knows whether it is open"
+        return Hindrance(denials.MAINTENANCE, f"{said}; {why}")
+    opens = hours.opens_ms(window, now_ms, local_time)
+    return None if opens is None else Hindrance(denials.MAINTENANCE, said, opens)
 
 
 def stable_of(candidate: Candidate, plan: Plan | None) -> Digest | None:

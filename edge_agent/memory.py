@@ -8,6 +8,7 @@ from edge_agent.aftercare import Watched
 from edge_agent.desired import Desired
 from edge_agent.lease import Lease
 from edge_agent.runner.views import Load
+from edge_agent.shadow import Beside
 from edge_agent.watch.health import Verdict
 from protocol.identifiers import Digest, ModelName
 
@@ -63,6 +64,8 @@ class Memory:
     deaths: dict[ModelName, list[Digest]] = field(default_factory=dict)
     """Bundles that runners have died of, since the last look at their model."""
     watched: dict[ModelName, Watched] = field(default_factory=dict)
+    besides: dict[ModelName, Beside] = field(default_factory=dict)
+    """Candidates that run, or are to run, beside what serves."""
     short_of_room: set[Digest] = field(default_factory=set)
     unfit_for_rescue: set[Digest] = field(default_factory=set)
     making_way: MakingWay | None = None

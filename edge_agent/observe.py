@@ -20,6 +20,7 @@ from edge_agent.journal import Journal
 from edge_agent.memory import Memory, Running
 from edge_agent.observed import Observed, Return, Serving, Standby, Trial
 from edge_agent.runner.views import Load, RunnerView
+from edge_agent.shadow import Asked, Beside
 from edge_agent.watch import health
 from protocol.approval import Approvals
 from protocol.errors import OutriderError, Unavailable
@@ -67,6 +68,7 @@ class Observer:
         )
         if observed.trial is not None:
             observed = replace(observed, triggers=self.memory.trials[model].triggers)
+        observed = self._beside(observed, run, now_s)
         observed = self._memory_left(observed, run, now_s)
         if run is not None:
             observed = self._room(observed, run.digest)
@@ -230,6 +232,28 @@ class Observer:
             bundle, runner, held_to, running.seconds, note.requests + fresh, running.verdict
         )
 
+    def _beside(self, observed: Observed, run: Run | None, now_s: float) -> Observed:
+        """What came so far of a candidate that runs, or ran, beside what serves."""
+        model, current, kept = observed.model, observed.journal.current, self.memory.besides
+        found = self.disk.installed(run.digest) if run is not None else None
+        if run is None or found is None or run.digest == current:
+            kept.pop(model, None)
+            return observed
+        candidate = run.candidate
+        asked = Asked(run.digest, current, candidate.rollout, candidate.attempt)
+        beside = kept.get(model)
+        if beside is None or beside.asked != asked:
+            kept.pop(model, None)
+            if not run.shadow:
+                return observed
+            beside = kept[model] = Beside(asked, 0)
+        held_to = health.terms(found.policy, candidate.health, dev=self.dev)
+        beside.of = candidate.shadow_rows or held_to.min_requests
+        held = (s.runner for s in observed.standby if s.digest == run.digest and not s.parked)
+        beside.held_by(next(held, None), now_s)
+        settled = beside.runner is not None and now_s - beside.since_s >= held_to.mark_s
+        return replace(observed, shadow=beside.told, shadow_settled=run.shadow and settled)
+
     def _settled(self, observed: Observed, now_s: float) -> bool:
         model, current = observed.model, observed.journal.current
         runner = next((s.runner for s in observed.serving if s.digest == current), None)
@@ -349,22 +373,35 @@ class Observer:
         wanted = None if wanted == observed.journal.current or wanted in loaded else wanted
         missing = home if serves and home not in loaded else None
         parked = any(runner.parked for runner in observed.standby)
-        if wanted is None and missing is None and observed.trial is None and not parked:
+        shadow = run is not None and run.shadow
+        beside = shadow and run is not None and run.digest in loaded - serves
+        if not (wanted or missing or observed.trial is not None or parked or beside):
             return observed
         memory = self.meter.memory([view.pid for view in views])
-        observed = replace(observed, keeps_warm=room.keeps_warm(memory, parked=parked))
+        warm = room.keeps_warm(memory, parked=parked or beside)
+        if beside and self._another_waits(observed.model):
+            warm = False
+        observed = replace(observed, keeps_warm=warm)
         if wanted is not None:
             needed = self._needed_memory(wanted, observed.model)
             held = sum(self.meter.held(view.pid) for view in views if view.role == "serving")
             observed = replace(
                 observed,
                 room=room.room(memory, needed, held),
-                short_of_memory=room.shortage(memory, needed) if memory is not None else "",
+                short_of_memory=room.shortage(memory, needed, 2 if shadow else 1)
+                if memory is not None
+                else "it cannot be measured here",
             )
         if missing is not None:
             needed = self._needed_memory(missing, observed.model)
             observed = replace(observed, room_for_base=room.room(memory, needed, 0))
         return observed
+
+    def _another_waits(self, model: ModelName) -> bool:
+        """Whether another model is about to be changed: one that only shadows gives way to it."""
+        wishes = self.memory.desired
+        others = (wishes.get(other) for other in self.memory.lease.waiting if other != model)
+        return any(isinstance(other, Run) and not other.shadow for other in others)
 
     def _needed_memory(self, bundle: Digest, model: ModelName) -> int:
         """Of a runner with this bundle and with what is served of the other models."""
@@ -462,12 +499,15 @@ class Observer:
 
     def _lease(self, observed: Observed, run: Run | None, now_ms: int) -> bool:
         model, memory = observed.model, self.memory
+        loaded = any(run is not None and s.digest == run.digest for s in observed.standby)
         wants = (
             run is not None
             and run.hindrance is None
             and run.digest in observed.verified
             and run.digest != observed.journal.current
             and reconcile.blocked_until(run, observed, now_ms) is None
+            # What runs beside may do so for days, and may wait for room: that keeps nobody waiting.
+            and not (run.shadow and (loaded or not reconcile.may_shadow(observed)))
         )
         memory.lease = memory.lease.asked(model) if wants else memory.lease.dropped(model)
         others = {*self.disk.models(), *memory.desired} - {model}
@@ -478,7 +518,10 @@ class Observer:
         journal, way = self.journal(model), self.memory.making_way
         if way is not None and way.model == model:
             return True
-        return any(standby.digest is not None for standby in self._standby(model)) or any(
+        run = self.memory.desired.get(model)
+        shadow = run.digest if isinstance(run, Run) and run.shadow else None
+        loaded = {standby.digest for standby in self._standby(model)} - {None, shadow}
+        return bool(loaded) or any(
             bundle != journal.current and journal.note(bundle).trying
             for bundle in self.served(model)
         )

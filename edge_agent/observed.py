@@ -14,7 +14,7 @@ from edge_agent.room import Room
 from edge_agent.watch.health import Fault, Terms, Verdict
 from protocol.identifiers import Digest, ModelName
 from protocol.members import Policy
-from protocol.reported import Answering, Outcome
+from protocol.reported import Answering, Outcome, Shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,10 @@ class Observed:
     crash_limit: int = 3
     """Runner deaths after which the bundle headed for is given up."""
     crash_detail: str = ""
+    shadow: Shadow | None = None
+    """What came so far of running the bundle headed for beside what serves."""
+    shadow_settled: bool = False
+    """Whether it has done so for long enough to count as loaded once."""
     base_settled: bool = False
     """Whether the committed bundle has served healthily long enough to forgive its counters."""
     start_after_ms: int | None = None

@@ -23,10 +23,10 @@ row. Invariants that hold after every step, wherever power or a process is lost:
 | 8 | trial or base: another runner still serves | Park where there is room, else Drain |
 | 9 | trial: its window is full | Commit |
 | 10 | trial: a tenth of the window has passed; else | Mark; Wait after rows 11 to 13 |
-| 11 | a standby that is not wanted; a parked one without trial or room | Kill; Drain |
-| 12 | its hold is over; base has run well, its counters are not 0 | Resume; Mark |
+| 11 | a standby not wanted, or shadowing without room; parked without trial or room | Kill; Drain |
+| 12 | its hold is over; base or a shadow has run well, its counters are not 0 | Resume; Mark |
 | 13 | an outcome is not in the outbox | Report |
-| 14 | wanted in standby | Activate(wanted) |
+| 14 | wanted in standby, and not to shadow | Activate(wanted) |
 | 15 | loaded three times without a mark | Reject(interrupted) |
 | 16 | complete, but wrong bytes | Collect |
 | 17 | verified | Fetch or Stage what a trial would go back to; Unload; Probe; or Reject(memory) |
@@ -34,7 +34,7 @@ row. Invariants that hold after every step, wherever power or a process is lost:
 | 19 | garbage | Collect |
 | 20 | no room | DropPrevious, or Reject(disk full) |
 | 21 | wanted is not here | Fetch |
-| 22 | else | Wait |
+| 22 | else; wanted shadows, or has no room to | Wait |
 
 Long because the table is easier to check in one place.
 """
@@ -56,6 +56,7 @@ from edge_agent.denials import (
     REFUSES,
     REVOKED,
     RULES_ANSWER,
+    SHADOWING,
     SUPERSEDED,
 )
 from edge_agent.desired import Desired, Nothing, Run
@@ -183,7 +184,8 @@ def _bring_back(want: Run | None, home: Digest, observed: Observed) -> Step | No
     bundle = observed.making_way
     if bundle is None:
         return Activate(home, row=5)
-    if want is not None and want.hindrance is None and bundle == want.digest != home:
+    free = want is not None and want.hindrance is None and not want.shadow
+    if free and want is not None and bundle == want.digest != home:
         return None
     return Wait(row=5, detail=LEAVING) if observed.leaving else Activate(home, row=5)
 
@@ -282,7 +284,8 @@ def _settled(want: Run | None, observed: Observed, now_ms: int) -> Step | None:
     trial = _in_trial(want, observed)
     for runner in observed.standby:
         unwanted = not runner.fit or (runner.digest is not None and runner.digest != wanted)
-        if unwanted and not _stays_warm(runner, trial, observed):
+        crowds = want is not None and _beside(runner, want) and not observed.keeps_warm
+        if crowds or (unwanted and not _stays_warm(runner, trial, observed)):
             return _dismiss(runner, row=11)
     current = observed.journal.current
     if current is not None and trial is None and _hold_is_over(want, current, observed, now_ms):
@@ -291,6 +294,12 @@ def _settled(want: Run | None, observed: Observed, now_ms: int) -> Step | None:
         note = observed.journal.note(current)
         if note.loads or note.crashes:
             return Mark(current, row=12)
+    if (
+        want is not None
+        and observed.shadow_settled
+        and observed.journal.note(want.digest).loads > 1
+    ):
+        return Mark(want.digest, row=12)
     if observed.unreported:
         return Report(row=13)
     return Wait(row=10) if trial is not None else None
@@ -312,6 +321,11 @@ def _stays_warm(runner: Standby, trial: Trial | None, observed: Observed) -> boo
     return back and trial is not None and observed.keeps_warm
 
 
+def _beside(runner: Standby, want: Run) -> bool:
+    """Whether a runner holds what is wanted only beside what serves."""
+    return want.shadow and runner.digest == want.digest and runner.answering == "model"
+
+
 # --- rows 14 to 21: on the way to what is wanted -------------------------------------------------
 
 
@@ -321,9 +335,11 @@ def _ahead(want: Run | None, observed: Observed) -> Step | None:
     bundle, current = want.digest, observed.journal.current
     note = observed.journal.note(bundle)
     if bundle != current:
+        if any(_beside(standby, want) for standby in observed.standby):
+            return _garbage(observed)
         if any(s.digest == bundle and s.answering == "model" for s in observed.standby):
             return Activate(bundle, row=14)
-        if bundle == observed.making_way and bundle in observed.verified:
+        if bundle == observed.making_way and bundle in observed.verified and not want.shadow:
             return Wait(row=17, detail=LEAVING) if observed.leaving else Probe(bundle, row=17)
         if note.loads >= MAX_LOADS and note.trying:
             detail = f"entered a process {note.loads} times without running well"
@@ -331,6 +347,7 @@ def _ahead(want: Run | None, observed: Observed) -> Step | None:
         if bundle in observed.complete and bundle not in observed.verified:
             return Collect(bundle, row=16)
         free = want.hindrance is None and observed.lease and not _settling(observed)
+        free = free and (not want.shadow or may_shadow(observed))
         if bundle in observed.verified and free:
             absent = observed.absent_return
             if absent is not None:
@@ -348,6 +365,16 @@ def _ahead(want: Run | None, observed: Observed) -> Step | None:
     if observed.short_of_room or (observed.needed_bytes or 0) > observed.free_bytes:
         return _make_room(bundle, observed)
     return Fetch(bundle, row=21)
+
+
+def may_shadow(observed: Observed) -> bool:
+    """Whether there is something to run beside, and memory for that."""
+    return observed.room == "roomy" and _model_serves(observed)
+
+
+def _model_serves(observed: Observed) -> bool:
+    current = observed.journal.current
+    return any(s.digest == current and s.answering == "model" for s in observed.serving)
 
 
 def _settling(observed: Observed) -> bool:
@@ -404,10 +431,26 @@ def _rest(run: Run | None, want: Run | None, observed: Observed, now_ms: int) ->
     if want.hindrance is not None:
         held = want.hindrance
         return Wait(22, _earliest((held.until_ms, starts)), held.reason, held.detail)
+    if want.shadow and (detail := _shadowing(want, observed)) is not None:
+        return Wait(22, starts, SHADOWING, detail)
     why = (
         "the model before is settling" if _settling(observed) else "another model is being changed"
     )
     return Wait(22, starts, None, why)
+
+
+def _shadowing(want: Run, observed: Observed) -> str | None:
+    """How far it is with running beside what serves, or why it cannot; None: it soon will."""
+    if any(_beside(standby, want) for standby in observed.standby):
+        shadow = observed.shadow
+        return f"shadowed {shadow.rows:,} of {shadow.of:,} rows" if shadow is not None else ""
+    if want.digest not in observed.verified:
+        return None
+    if not _model_serves(observed):
+        return "no model answers here that it could be compared with"
+    if observed.room != "roomy":
+        return f"no memory for both{observed.short_of_memory and ': '}{observed.short_of_memory}"
+    return None
 
 
 def _stays(observed: Observed, starts: int | None) -> Step:

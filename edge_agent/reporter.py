@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
-from protocol.reported import BufferState, ReportedState
+from edge_agent.denials import SHADOWING
+from edge_agent.shadow import news
+from protocol.reported import BufferState, ModelState, ReportedState
 
 
 class States(Protocol):
@@ -42,14 +44,19 @@ class Reporter:
 
 def _essence(state: ReportedState) -> ReportedState:
     """What makes a state news: gauges that move all the time do not."""
-    models = {
-        name: replace(
-            model,
-            progress=None,
-            guards=replace(model.guards, looks=0, requests=0, marks=0) if model.guards else None,
-        )
-        for name, model in state.models.items()
-    }
+    models = {name: _settled(model) for name, model in state.models.items()}
     return replace(
         state, order=0, models=models, buffer=BufferState(), disk_free_bytes=0, counters={}
+    )
+
+
+def _settled(model: ModelState) -> ModelState:
+    guards, shadow = model.guards, model.shadow
+    counts_rows = model.waiting == SHADOWING and shadow is not None
+    return replace(
+        model,
+        progress=None,
+        guards=replace(guards, looks=0, requests=0, marks=0) if guards is not None else None,
+        shadow=news(shadow) if shadow is not None else None,
+        waiting_detail="" if counts_rows else model.waiting_detail,
     )

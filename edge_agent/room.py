@@ -117,9 +117,9 @@ def keeps_warm(memory: Memory | None, *, parked: bool) -> bool:
     return memory.free_bytes >= margin(memory) * (1 if parked else 2)
 
 
-def shortage(memory: Memory, needed: int) -> str:
-    """For people, why there is no room."""
-    free = max(memory.free_bytes - margin(memory), 0)
+def shortage(memory: Memory, needed: int, margins: int = 1) -> str:
+    """For people, why there is no room; so many margins are left to the rest of the device."""
+    free = max(memory.free_bytes - margins * margin(memory), 0)
     return f"needs {_mb(needed)} of memory, {_mb(free)} can be had"
 
 

@@ -63,6 +63,7 @@ def model_state(
         triggers=dict(observed.triggers),
         notes={bundle: _note(note) for bundle, note in journal.notes[-_SHOWN:] if note != Note()},
         last=journal.outcomes[-1] if journal.outcomes else None,
+        shadow=observed.shadow,
     )
 
 

@@ -136,7 +136,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Journal a tenth of a health window of healthy running, or a settled base."""
+    """Journal a tenth of a health window of healthy running, or a base or shadow that settled."""
 
     digest: Digest
     row: int

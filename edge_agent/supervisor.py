@@ -149,6 +149,8 @@ class Supervisor:
                 log.info("the pin of %s has ended", model)
         with self._guarded("models"):
             self._models(now_ms, now_s)
+        with self._guarded("shadow"):
+            parts.actor.shadow(now_s)
         with self._guarded("applications"):
             parts.applications.turn(now_s)
         with self._guarded("counts"):
@@ -399,8 +401,15 @@ class Supervisor:
             trial=journal.tried,
             fallback=installed.policy.fallback if installed is not None else None,
         )
+        vouched = parts.clock.basis != "floor"
         return decide(
-            model, trusted, local, journal, agent=parts.facts.agent, guarded=parts.actor.guarded
+            model,
+            trusted,
+            local,
+            journal,
+            agent=parts.facts.agent,
+            guarded=parts.actor.guarded,
+            local_time=parts.clock.local_time if vouched else None,
         )
 
     def _plan_age_s(self, now_ms: int) -> float | None:

@@ -8,12 +8,13 @@ payload, and a payload that is larger than a whole day's budget is never begun a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from fnmatch import fnmatchcase
 from typing import Final
 
+from edge_agent.hours import next_opening
 from protocol.device import TransferWindow
 from protocol.errors import InvalidRequest
 from protocol.wording import bytes_in, size
@@ -98,17 +99,6 @@ def held(terms: Terms, spent: Spent, network: str, needed: int, now: datetime) -
     return None
 
 
-def next_opening(hours: Sequence[TransferWindow], now: datetime) -> datetime | None:
-    """When the next of `hours` begins; None: they are open, or there are none."""
-    if not hours:
-        return None
-    minute = now.hour * 60 + now.minute
-    if any(_within(window, minute) for window in hours):
-        return None
-    waits = [(window.start_minute - minute) % 1440 for window in hours]
-    return now.replace(second=0, microsecond=0) + timedelta(minutes=min(waits))
-
-
 def networks(text: str) -> tuple[NetworkRule, ...]:
     """`wwan*=2MB,eth0=free`. Raises `InvalidRequest` OUT-S120."""
     rules = []
@@ -125,13 +115,6 @@ def _bytes(part: str, amount: str) -> int:
         return bytes_in(amount)
     except ValueError as error:
         raise InvalidRequest("OUT-S120", f"{part!r:.40}: {error}") from error
-
-
-def _within(window: TransferWindow, minute: int) -> bool:
-    start, stop = window.start_minute, window.stop_minute
-    if start <= stop:
-        return start <= minute < stop
-    return minute >= start or minute < stop
 
 
 def _short(needed: int, limit: int, left: int, where: str, now: datetime) -> Held:

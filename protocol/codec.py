@@ -18,7 +18,17 @@ from protocol.errors import NotUnderstood, PeerError
 T = TypeVar("T")
 
 FEATURES: Final = frozenset(
-    {"plan/1", "deny/1", "document/1", "selector/1", "bundle/1", "policy/1", "payload/1"}
+    {
+        "plan/1",
+        "deny/1",
+        "document/1",
+        "selector/1",
+        "bundle/1",
+        "policy/1",
+        "payload/1",
+        "window/1",
+        "shadow/1",
+    }
 )
 """Names that `must_understand` may list and that this version of Outrider knows."""
 

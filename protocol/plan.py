@@ -16,9 +16,7 @@ from msgspec import Meta
 
 from protocol.approval import Approvals
 from protocol.bundle import Facts, unfit
-from protocol.codec import FEATURES
 from protocol.device import DeviceDocument, Pin, TransferWindow
-from protocol.errors import NotUnderstood
 from protocol.identifiers import (
     Count,
     DeviceId,
@@ -36,6 +34,7 @@ from protocol.selector import Selector, matches
 MAX_RULES: Final = 64
 MAX_LISTED: Final = 200
 MAX_BY_LABEL: Final = 500
+MAX_WINDOWS: Final = 64
 
 Threshold = Annotated[int, Meta(ge=0, le=EVERYONE)]
 
@@ -90,21 +89,22 @@ class Rollout:
     holdback: Threshold = 0
     """Size of the control cohort at the upper end of positions."""
     require_shadow: bool = False
+    """The candidate runs beside what is in use, is compared with it, and answers nobody."""
     window: tuple[TransferWindow, ...] = ()
-    """Maintenance windows in which activation is allowed."""
+    """Maintenance windows, in the device's local time, in which a trial may begin; none: always."""
     plan_max_age_s: Count = 86_400
     health: HealthOverride = HealthOverride()
+    shadow_rows: Count = 0
+    """Rows to compare while `require_shadow` is set; 0: as many as the bundle's policy wants of a
+    trial."""
 
     def __post_init__(self) -> None:
         digest(self.candidate)
         check_salt(self.salt)
         if not 0 < len(self.id) <= 96:
             raise ValueError("a rollout has an id of at most 96 characters")
-        # Ignoring either would activate where the operator said not to.
-        used = {"shadow/1"} if self.require_shadow else set()
-        used |= {"window/1"} if self.window else set()
-        if used - FEATURES:
-            raise NotUnderstood(tuple(sorted(used - FEATURES)))
+        if len(self.window) > MAX_WINDOWS:
+            raise ValueError(f"a rollout has at most {MAX_WINDOWS} maintenance windows")
 
     def takes(self, device: DeviceId, name: str, labels: Mapping[str, str], since: int) -> bool:
         """Whether a device that the rule selects is in the current wave."""
@@ -207,6 +207,9 @@ class Candidate:
     plan_max_age_s: int = 86_400
     health: HealthOverride = HealthOverride()
     rule: int | None = None
+    require_shadow: bool = False
+    shadow_rows: int = 0
+    window: tuple[TransferWindow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +338,9 @@ def _candidate(rollout: Rollout, number: int | None) -> Candidate:
         rollout.plan_max_age_s,
         rollout.health,
         number,
+        rollout.require_shadow,
+        rollout.shadow_rows,
+        rollout.window,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from protocol.bundle import Facts
 from protocol.errors import NotUnderstood
+from protocol.histogram import Counts
 from protocol.identifiers import Count, Digest, ModelName, digest, model_name
 
 Phase = Literal["idle", "waiting", "fetching", "staged", "probing", "standby", "probation"]
@@ -66,6 +67,34 @@ class Progress:
 
     frames: Count
     of: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What came of running a candidate beside what is in use, on copies of its requests.
+
+    Histograms are empty while there are fewer rows than are private (`telemetry.PRIVATE_BELOW`).
+    Counts begin again when the agent starts, and with another attempt of the rollout.
+    """
+
+    digest: Digest
+    """The candidate."""
+    rows: Count = 0
+    """Rows that both answered."""
+    agreed: Count = 0
+    """Of those: the same predicted class; without classes, outputs within the golden tolerance."""
+    latency: Counts = ()
+    """The candidate's time per request, at low priority: an upper bound of what it would take."""
+    confidence: Counts = ()
+    base_confidence: Counts = ()
+    """The same rows, by the candidate and by what is in use."""
+    failures: Count = 0
+    """Requests that the candidate could not answer, its runner's deaths among them."""
+    of: Count = 0
+    """Rows that are asked for."""
+
+    def __post_init__(self) -> None:
+        digest(self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +165,8 @@ class ModelState:
     last: Outcome | None = None
     pinned: LocalPin | None = None
     """What a technician holds it at, whether or not that may run."""
+    shadow: Shadow | None = None
+    """Of the target, since it runs beside what is in use and until it is committed."""
 
     def __post_init__(self) -> None:
         for value in (self.current, self.previous, self.serving, self.target, *self.notes):

@@ -31,7 +31,6 @@ import edge_agent.cli  # noqa: E402 - the same
 import edge_agent.settings  # noqa: E402 - the same
 from control_plane.broker import VARIABLE as MOSQUITTO_VARIABLE  # noqa: E402 - the same
 from control_plane.roles import ALLOWS, PERMISSIONS, ROLES, Permission  # noqa: E402 - the same
-from control_plane.rollout.spec import RolloutSpec  # noqa: E402 - the same
 from control_plane.web.app import create_app  # noqa: E402 - the same
 from control_plane.web.auth import PUBLIC, PUBLIC_BELOW  # noqa: E402 - the same
 from control_plane.web.permissions import endpoints as endpoints_of  # noqa: E402 - the same
@@ -650,9 +649,7 @@ def settings_page() -> str:
         " means: as the device is configured. `outrider device set` sets them.",
         _fields(device.Settings),
         "## Rollout file",
-        "Fields of `outrider rollout start -f FILE` and of `POST /v1/fleets/{fleet}/rollouts`."
-        " [Roll out and abort](../how-to/roll-out-and-abort.md) shows one.",
-        rollout_fields(),
+        "[The rollout file](rollout-file.md) has a page of its own.",
     )
 
 
@@ -680,44 +677,6 @@ def _intervals(usual: Any, development: Any) -> str:
         for each in dataclasses.fields(usual)
     ]
     return _table(("Interval", "Default", "Development", "Meaning"), rows)
-
-
-ROLLOUT: Final = {
-    "version": "`model/version`",
-    "model": "may stand apart from the version",
-    "kind": "`rollout`, if you like to say so",
-    "to": "`all`, or a selector like `site = leeds and not line`",
-    "waves": 'a list, cumulative: `12`, `"25 %"`, or `{devices | percent | share, soak, per}`',
-    "soak": "how long a wave is watched before the next: `90 s`, `15 min`, `24h`, `14d`",
-    "error_condition": '`{bad: "> 10 %", denominator, min_completed, phases}`',
-    "success_condition": '`{healthy: ">= 95 %", denominator, min_completed, phases}`',
-    "on_failure": "`abort rollback` or `pause`",
-    "silent_after": "no contact for so long after staging is a failure",
-    "deadline": "paused if it is not completed so long after its start",
-    "plan_max_age": "a device whose plan was confirmed longer ago starts nothing new",
-}
-
-
-def rollout_fields() -> str:
-    defaults = {each.name: each.default for each in dataclasses.fields(RolloutSpec)}
-    rows = []
-    for name, meaning in ROLLOUT.items():
-        value = defaults.get(name, defaults.get(f"{name}_s"))
-        rows.append((_code(name), meaning, _rollout_default(name, value)))
-    return _table(("Field", "Meaning", "Default"), rows)
-
-
-def _rollout_default(name: str, value: Any) -> str:
-    if name == "waves":
-        return "everybody at once"
-    if hasattr(value, "text"):
-        phases = ", ".join(phase.replace("_", " ") for phase in value.phases)
-        return f"{phases} {value.text} of {value.denominator}, from {value.min_completed} devices"
-    if name in ("version", "model", "kind"):
-        return "required" if name == "version" else "none"
-    if isinstance(value, int | float):
-        return _code(f"{value:g} s")
-    return _shown_default(value)
 
 
 def _shown_default(value: Any) -> str:

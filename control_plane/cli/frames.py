@@ -7,15 +7,19 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from control_plane.cli import showing
+from control_plane.cli import scores, showing
 from control_plane.cli.screen import WIDTH
-from protocol.wording import date, share
+from protocol.wording import date, duration, share
 
 RIGHT: Final = 75
 """Column at which the time ends."""
+APPROVAL: Final = "OUT-R205"
+"""What a rollout asks whose next wave a person lets begin."""
+MOST_NAMED: Final = 3
+"""So many devices that were not reached are named."""
 _FIRST: Final = ("targeted", "reached", "staged", "activated", "healthy")
 _ENDS: Final = ("failed", "rolled_back", "silent", "refused")
-_RARE: Final = ("unexercised", "unlinked")
+_RARE: Final = ("unexercised", "unlinked", "excluded")
 _WORDS: Final = {"rolled_back": "rolled back", "unlinked": "not linked"}
 _LABEL: Final = 11
 
@@ -33,41 +37,142 @@ def frame(shown: Shown, now_ms: int) -> Iterator[str]:
             yield from _going(shown, now_ms)
 
 
+# --- under way ------------------------------------------------------------------------------------
+
+
 def _going(shown: Shown, now_ms: int) -> Iterator[str]:
     waves = shown["waves"]
     where = f"wave {shown['wave']} of {len(waves)}" if shown["wave"] else f"{len(waves)} waves"
-    yield _timed(f"{_head(shown)}   {where}, {shown['status']}", now_ms, now_ms)
+    again = f", attempt {shown['attempt']}" if shown["attempt"] > 1 else ""
+    yield _timed(f"{_head(shown)}   {where}, {shown['status']}{again}", now_ms, now_ms)
     if shown["status"] == "paused" and shown["why"]:
         yield _row("why", shown["why"])
-    if shown["sentence"]:
+    if shown["sentence"] and shown["sentence"] != shown["why"]:
         yield _row("verdict", _verdict(shown))
-    before = 0
+    yield from _tree(shown)
+    yield from _beside(shown)
+    yield from _soak(shown)
+    yield from _control(shown)
+    if shown["reasons"]:
+        yield _row("reasons", _reasons(shown["reasons"]))
+    yield from _asks(shown)
+
+
+def _tree(shown: Shown) -> Iterator[str]:
+    """Every wave; below the newest that has begun, what is known of it beside its counts."""
+    waves, before = shown["waves"], 0
     for number, wave in enumerate(waves, start=1):
-        last = number == len(waves)
-        branch, below = ("└─", "  ") if last else ("├─", "│ ")
+        branch, below = ("└─", "  ") if number == len(waves) else ("├─", "│ ")
+        margin = f"{below}{' ' * (_LABEL - 2)}"
         if wave["state"] == "waiting":
-            more = wave["devices"] - before
-            waits = "waits" if more == 1 else "wait"
-            behind = f"wave {number - 1}" if number > 1 else "its plan"
-            yield f"{branch} wave {number}  {more:,} {waits} for {behind}"
+            yield f"{branch} wave {number}  {_waits(wave, number, before)}"
         else:
             counts = wave["counts"]
             yield f"{branch} wave {number}  {_counted(counts, _FIRST)}"
-            yield f"{below}         {_counted(counts, _ENDS)}"
+            loads = ("downloading",) if counts.get("downloading") else ()
+            yield margin + _counted(counts, (*loads, *_ENDS))
             rare = tuple(name for name in _RARE if counts.get(name))
             if rare:
-                yield f"{below}         {_counted(counts, rare)}"
+                yield margin + _counted(counts, rare)
+            if number == shown["wave"]:
+                yield from (margin + line for line in scores.lines(shown["gates"]))
+                away = _not_reached(shown["not_reached"])
+                if away:
+                    yield textwrap.fill(
+                        away, WIDTH, initial_indent=margin, subsequent_indent=margin
+                    )
         before = wave["devices"]
-    if shown["reasons"]:
-        yield _row("reasons", _reasons(shown["reasons"]))
+
+
+def _waits(wave: Shown, number: int, before: int) -> str:
+    more = wave["devices"] - before
+    behind = f"wave {number - 1}" if number > 1 else "its plan"
+    approval = ", then for approval" if wave["approve"] else ""
+    return f"{more:,} {'waits' if more == 1 else 'wait'} for {behind}{approval}"
+
+
+def _not_reached(away: Shown) -> str:
+    """Why a device is silent nobody here knows; when it was heard is known."""
+    named = [
+        f"{each['device']}, "
+        + (
+            "never heard"
+            if each["silent_seconds"] is None
+            else f"heard {duration(each['silent_seconds'])} ago"
+        )
+        for each in away["newest"][:MOST_NAMED]
+    ]
+    if not named:
+        return ""
+    more = away["devices"] - len(named)
+    return f"not reached: {'; '.join(named)}" + (f"; and {more:,} more" if more else "")
+
+
+def _beside(shown: Shown) -> Iterator[str]:
+    """How far the devices of the wave are that run the version beside the one before."""
+    shadow = shown["shadow"]
+    if shadow is None or not shown["wave"]:
+        return
+    compared = (
+        f"{share(shadow['with_rows'], shadow['devices'])} devices compared "
+        f"{shadow['rows_wanted']:,} rows"
+    )
+    if shadow["rows"]:
+        part = f"{100 * shadow['agreed'] / shadow['rows']:.3g} %"
+        compared += f"; {share(shadow['agreed'], shadow['rows'])} agree ({part})"
+    wanted = f"wanted {100 * shadow['agreement_wanted']:g} %"
+    until = "nothing activates before" if shadow["active"] else "they may activate"
+    yield _row("shadow", f"{compared}, {wanted}; {until}")
+
+
+def _soak(shown: Shown) -> Iterator[str]:
+    soak = shown["soak"]
+    if soak is None or shown["status"] != "running":
+        return
+    whole = duration(soak["seconds"])
+    if soak["left_seconds"] is None:
+        yield _row("soak", f"{whole}, from when enough devices have activated")
+    elif soak["left_seconds"] > 0:
+        yield _row("soak", f"{duration(soak['left_seconds'])} left of {whole}")
+    else:
+        yield _row("soak", f"{whole}, over")
+
+
+def _control(shown: Shown) -> Iterator[str]:
+    control = shown["control"]
+    if not shown["wave"]:
+        return
+    if not control["devices"]:
+        yield _row("control", "no device is left to compare with")
+        return
+    on = f"on {shown['model']}/{control['version']}" if control["version"] else "without a version"
+    yield _row("control", f"{control['devices']:,} {on}, {control['reporting']:,} reporting")
+
+
+def _asks(shown: Shown) -> Iterator[str]:
+    """What a person decides now, and how."""
+    asked, name = shown["waits_for"], shown["id"]
+    if asked is None:
+        return
+    if asked["code"] == APPROVAL:
+        yield _row("next", f"outrider rollout approve {name}")
+        return
+    what = f"wave {asked['wave']}" if asked["wave"] else "completion"
+    yield _row("next", f"outrider rollout explain {name}")
+    yield _row("", f"then: outrider rollout approve {name} ({what}), or abort {name}")
+
+
+# --- ended ----------------------------------------------------------------------------------------
 
 
 def _completed(shown: Shown, now_ms: int) -> Iterator[str]:
     counts, pending = shown["counts"], shown["pending"] or 0
     candidate = f"{shown['model']}/{shown['version']}"
     if not pending:
-        healthy = share(counts["healthy"], shown["targeted"])
-        yield f"{shown['id']}  {candidate}  completed  {healthy} healthy"
+        said = f"{share(counts['healthy'], shown['targeted'])} healthy"
+        others = [name for name in ("unexercised", *_ENDS) if counts.get(name)]
+        rest = "".join(f", {counts[name]:,} {_WORDS.get(name, name)}" for name in others)
+        yield f"{shown['id']}  {candidate}  completed  {said}{rest}"
         return
     head = f"{shown['id']}   completed for reachable devices, {pending:,} pending"
     yield _timed(head, _ended(shown, now_ms), now_ms)
@@ -84,18 +189,36 @@ def _aborted(shown: Shown, now_ms: int) -> Iterator[str]:
         yield _row("why", shown["why"])
     if shown["reasons"]:
         yield _row("" if shown["why"] else "why", _reasons(shown["reasons"]))
+    if shown.get("kept"):
+        candidate = f"{shown['model']}/{shown['version']}"
+        yield _row("kept", f"devices that run {candidate} keep it until a later rollout completes")
+    yield from _returning(shown)
+    if shown["superseded_by"]:
+        yield _row("next", f"outrider rollout status {shown['superseded_by']}")
+    elif shown["evidence"]:
+        yield _row("next", f"outrider rollout explain {shown['id']}")
+    else:
+        yield _row("next", "outrider device list")
+
+
+def _returning(shown: Shown) -> Iterator[str]:
     returning = shown.get("returning")
-    if returning and returning["of"]:
-        waiting = returning["of"] - returning["confirmed"]
-        confirmed = share(returning["confirmed"], returning["of"])
-        may = ", the others may run it until they read the plan" if waiting else ""
-        yield _row("returning", f"from their own disk: {confirmed} confirmed{may}")
-    yield _row("next", "outrider device list")
+    if not returning or not returning["of"]:
+        return
+    said = f"from their own disk: {share(returning['confirmed'], returning['of'])} confirmed"
+    away = returning["not_linked"]
+    if away:
+        plan = f"plan {shown['plan']}" if shown["plan"] else "the plan"
+        they = "it reads" if away == 1 else "they read"
+        said += f", {away:,} not linked: may run it until {they} {plan}"
+    yield _row("returning", said)
+
+
+# --- parts ----------------------------------------------------------------------------------------
 
 
 def _verdict(shown: Shown) -> str:
-    sentence: str = shown["sentence"]
-    return sentence if sentence.startswith("pass") else f"{shown['verdict']}: {sentence}"
+    return f"{shown['verdict']}: {shown['sentence']}"
 
 
 def _head(shown: Shown) -> str:

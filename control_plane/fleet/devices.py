@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from control_plane.store.devices import RUNS, Device
-from protocol.bundle import Facts, Needs, unfit
 from protocol.device import DeviceDocument
 from protocol.identifiers import Digest, FleetName, ModelName
 from protocol.selector import Selector
@@ -35,12 +34,6 @@ def has_committed(device: Device, model: ModelName, bundle: Digest) -> bool:
     """Whether it last reported this bundle as proven on it."""
     reported = device.state.models.get(model) if device.state else None
     return reported is not None and reported.current == bundle
-
-
-def why_unfit(device: Device, needs: Needs) -> str | None:
-    """Why it cannot run a bundle; None also while it has not said what it is."""
-    facts = device.state.facts if device.state else None
-    return None if facts is None or facts == Facts() else unfit(needs, facts)
 
 
 def asked_runs(selector: Selector | None) -> frozenset[ModelName]:

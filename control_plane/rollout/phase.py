@@ -8,123 +8,70 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
 
-from protocol.identifiers import Digest, ModelName
-from protocol.reported import ModelState, Note, ReportedState
-
-Phase = Literal[
-    "targeted",  # nothing heard of it since it was asked
-    "reached",  # it has read the plan and heads for the candidate
-    "staged",  # the candidate is on its disk
-    "activated",  # the candidate serves, on probation
-    "healthy",  # committed after a trial with traffic
-    "unexercised",  # committed without enough traffic to judge
-    "failed",  # given up before it served a request
-    "rolled_back",  # given up after it had served
-    "refused",  # its agent cannot run what it was sent
-    "silent",  # the candidate was on its disk or served, then no contact for too long
-]
-PHASES: Final[tuple[Phase, ...]] = (
-    "targeted",
-    "reached",
-    "staged",
-    "activated",
-    "healthy",
-    "unexercised",
-    "failed",
-    "rolled_back",
-    "refused",
-    "silent",
+from control_plane.rollout.phase_table import (
+    AHEAD,
+    GIVEN_UP,
+    HEARD,
+    IN_PROGRESS,
+    MAY_LEAVE,
+    PHASES,
+    TABLE,
+    WATCHED,
+    Phase,
 )
-HEARD: Final[tuple[Phase, ...]] = ("staged", "activated", "healthy", "unexercised")
-"""Phases in which no contact for too long counts as silent.
+from control_plane.rollout.said import Asked, heard
+from protocol.reported import ReportedState
 
-A device that dies of the candidate as it starts it has said no more than that it is staged.
-"""
+__all__ = [
+    "AHEAD", "GIVEN_UP", "HEARD", "IN_PROGRESS", "MAY_LEAVE", "OVERDUE", "PHASES", "WATCHED",
+    "Asked", "Counts", "Phase", "Standing", "funnel", "phase_of", "step", "total",
+]  # fmt: skip
 
-# The candidate was taken away before it could be judged: nobody's failure.
-_NO_FAULT: Final = frozenset({"OUT-D314", "OUT-D315"})
-_TOO_OLD: Final = "OUT-D330"
-_ON_DISK: Final = frozenset({"staged", "probing", "standby"})
+OVERDUE = "OUT-R211"
+"""Reason of a device that began and came to no end in time. It counts as failed until it does."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a rollout asks of a device."""
+class Standing:
+    """What is known of a device in a rollout, and the problem code behind it, if there is one."""
 
-    rollout: str
-    model: ModelName
-    candidate: Digest
-    attempt: int = 0
+    phase: Phase = "targeted"
+    reason: str | None = None
+    outcome: int = 0
+    """Number of the device's last end of a trial that was counted."""
+
+
+def step(asked: Asked, before: Standing, state: ReportedState | None) -> Standing:
+    """The same, after the device's newest report. Never `silent`: time says that."""
+    told = heard(asked, state, before.outcome)
+    phase = TABLE[before.phase][told.said]
+    # What is said of a further try does not explain why it was given up, nor why it is out.
+    stays = phase == before.phase and phase in (*GIVEN_UP, "excluded")
+    explains = told.said in ("given up", "gone back")
+    if told.said == "pinned" and phase == "excluded":
+        return Standing(phase, before.reason if stays else "pinned", told.outcome)
+    return Standing(phase, told.reason if explains or not stays else before.reason, told.outcome)
 
 
 def phase_of(asked: Asked, state: ReportedState | None) -> tuple[Phase, str | None]:
-    """The phase and the problem code behind it, if there is one. Never `silent`: time says that."""
-    if state is None:
-        return "targeted", None
-    model = state.models.get(asked.model)
-    if model is not None:
-        if model.current == asked.candidate and model.answering != "model":
-            # Proven here, and then not good enough to answer: its rules do, or nothing does.
-            note = model.notes.get(asked.candidate, Note())
-            return "rolled_back", note.reason or model.waiting
-        if model.current == asked.candidate:
-            return ("unexercised" if model.committed_unexercised else "healthy"), None
-        given_up = _given_up(asked, model)
-        if given_up is not None:
-            return given_up
-        if model.serving == asked.candidate:
-            return "activated", None
-    if _refuses(asked, state) or (model is not None and model.waiting == _TOO_OLD):
-        return "refused", _TOO_OLD
-    if model is None:
-        return "targeted", None
-    if model.target == asked.candidate:
-        return ("staged" if model.phase in _ON_DISK else "reached"), model.waiting
-    return ("reached" if model.rollout == asked.rollout else "targeted"), model.waiting
-
-
-def _given_up(asked: Asked, model: ModelState) -> tuple[Phase, str | None] | None:
-    note = model.notes.get(asked.candidate)
-    if note is not None and _counts(note) and note.attempt >= asked.attempt:
-        if note.activated:
-            return "rolled_back", note.reason
-        if note.definite:
-            return "failed", note.reason
-    last = model.last
-    if last is None or last.digest != asked.candidate or last.rollout != asked.rollout:
-        return None
-    if last.reason in _NO_FAULT or last.result not in ("rolled_back", "rejected"):
-        return None
-    if last.result == "rolled_back":
-        return "rolled_back", last.reason
-    # Given up before it served and not for good: it is tried again, so it may still succeed.
-    return ("failed", last.reason) if note is None or note.definite else None
-
-
-def _counts(note: Note) -> bool:
-    return note.reason is not None and note.reason not in _NO_FAULT
-
-
-def _refuses(asked: Asked, state: ReportedState) -> bool:
-    mine = (asked.model, asked.candidate, "document", "models")
-    return any(
-        refused.code == _TOO_OLD and any(name in refused.what for name in mine)
-        for refused in state.refused
-    )
+    """The phase and the reason of a device of which nothing was known before."""
+    after = step(asked, Standing(), state)
+    return after.phase, after.reason
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Devices of one wave, or of several, by phase. Every device is in exactly one.
 
-    `unlinked` of the `targeted` have had no contact for so long that nobody waits for them.
-    The properties count everything that has come at least so far.
+    `unlinked` of the `targeted`, `reached` and `downloading` have had no contact for so long that
+    nobody waits for them. The properties count everything that has come at least so far; who is
+    `excluded` is in none of them.
     """
 
     targeted: int = 0
     reached: int = 0
+    downloading: int = 0
     staged: int = 0
     activated: int = 0
     healthy: int = 0
@@ -133,11 +80,13 @@ class Counts:
     rolled_back: int = 0
     refused: int = 0
     silent: int = 0
+    excluded: int = 0
     unlinked: int = 0
 
     @property
     def all(self) -> int:
-        return sum(getattr(self, phase) for phase in PHASES)
+        everyone: int = sum(getattr(self, phase) for phase in PHASES)
+        return everyone - self.excluded
 
     @property
     def ever_reached(self) -> int:
@@ -145,7 +94,7 @@ class Counts:
 
     @property
     def ever_staged(self) -> int:
-        return self.ever_reached - self.reached - self.refused
+        return self.ever_reached - self.reached - self.downloading - self.refused
 
     @property
     def ever_activated(self) -> int:
@@ -180,10 +129,12 @@ def total(counts: Iterable[Counts]) -> Counts:
 
 
 def funnel(counts: Counts) -> dict[str, int]:
-    """The numbers that people see: each of the first four contains the next."""
+    """The numbers that people see. `targeted`, `reached`, `staged`, `activated` each contain the
+    next; `downloading` is part of `reached`, `excluded` of none."""
     return {
         "targeted": counts.all,
         "reached": counts.ever_reached,
+        "downloading": counts.downloading,
         "staged": counts.ever_staged,
         "activated": counts.ever_activated,
         "healthy": counts.healthy,
@@ -193,4 +144,5 @@ def funnel(counts: Counts) -> dict[str, int]:
         "silent": counts.silent,
         "refused": counts.refused,
         "unlinked": counts.unlinked,
+        "excluded": counts.excluded,
     }

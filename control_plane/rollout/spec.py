@@ -1,338 +1,238 @@
-"""What an operator asks for: version, devices, waves, conditions; read strictly.
+"""What an operator asks for: version, devices, waves, conditions, gates; read strictly.
 
     {"version": "digits/v2", "to": "site = leeds", "waves": ["1", "3", "100%"], "soak": "24h",
      "error_condition": {"bad": "> 10 %", "denominator": "activated", "min_completed": 10},
-     "success_condition": {"healthy": ">= 95 %", "denominator": "activated"}}
+     "gates": {"latency": {"ratio": 1.15}, "class_mix": "off"}, "holdback": "5 %"}
 
-A wave is "12" (exactly that many devices), "25 %", or {devices | percent | share, soak, per}.
-Sizes are cumulative: each wave contains those before it. Every error is an `InvalidRequest`
-OUT-S120 (field), OUT-S121 (condition) or OUT-S101 (selector) that names the field.
+A wave is "12" (exactly that many devices), "25 %", or {devices | percent | share, ...}; `devices`
+may also be a list of names. Sizes are cumulative: each wave contains those before it. Every error
+is an `InvalidRequest` OUT-S120 (field), OUT-S121 (condition) or OUT-S101 (selector) that names
+the field.
 """
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from fractions import Fraction
+from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-from control_plane.rollout.phase import Phase
-from protocol.errors import InvalidRequest
-from protocol.identifiers import ModelName, Version, label_key, model_version
+from control_plane.rollout import conditions, reading
+from control_plane.rollout.conditions import BAD, GOOD, NO_SCORES, Condition, Gates
+from control_plane.rollout.reading import wrong
+from control_plane.rollout.sizes import Holdback, WaveSpec, read_holdback, read_waves
+from protocol.device import TransferWindow
+from protocol.identifiers import ModelName, Version, model_version
+
+__all__ = [
+    "BAD", "ENDED", "GOOD", "NO_SCORES", "TRANSITIONS", "Condition", "Gates", "Holdback",
+    "OnFailure", "RolloutSpec", "ShadowSpec", "Status", "WaveSpec", "read_spec",
+]  # fmt: skip
 
 Status = Literal["preparing", "running", "paused", "completed", "aborted"]
 
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
     "preparing": frozenset({"running", "paused", "aborted"}),
     "running": frozenset({"paused", "completed", "aborted"}),
-    "paused": frozenset({"running", "preparing", "aborted"}),
+    "paused": frozenset({"running", "preparing", "completed", "aborted"}),
     "completed": frozenset(),
     "aborted": frozenset(),
 }
 ENDED: Final[frozenset[Status]] = frozenset({"completed", "aborted"})
 
-Denominator = Literal["activated", "reached", "targeted"]
-Operator = Literal[">", ">=", "<", "<="]
+OnFailure = Literal["abort rollback", "abort keep", "pause"]
 
-BAD: Final[tuple[Phase, ...]] = ("failed", "rolled_back", "silent")
-GOOD: Final[tuple[Phase, ...]] = ("healthy",)
-_MAY_BE_BAD: Final = (*BAD, "refused")
-_MAY_BE_GOOD: Final = (*GOOD, "unexercised")
-_DENOMINATORS: Final = ("activated", "reached", "targeted")
-MAX_WAVES: Final = 32
-MAX_DURATION_S: Final = 366 * 86_400
-
-_CONDITION = re.compile(r"\s*(>=|<=|>|<)\s*(\d{1,3}(?:\.\d{1,6})?)\s*%\s*")
-_SHARE = re.compile(r"\s*(\d{1,3}(?:\.\d{1,6})?)\s*%\s*")
-_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*(s|m|min|h|d)?\s*")
-_UNIT_S: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
+MAX_EXPOSURES: Final = 4
+MAX_FAILURE_LIMIT: Final = 0.5
+HOUR_S: Final = 3_600.0
+DAY_S: Final = 24 * HOUR_S
 
 
 @dataclass(frozen=True, slots=True)
-class WaveSpec:
-    """Size of one wave: `devices` exactly, or `percent` of the targets; one of them is set."""
+class ShadowSpec:
+    """Beside the current model first: `rows` compared, of which a share of `agreement` agree."""
 
-    devices: int | None = None
-    percent: float | None = None
-    soak_s: float | None = None
-    """None: the rollout's."""
-    per: str | None = None
-    """Label: the percentage holds for each of its values by itself."""
-
-    @property
-    def everyone(self) -> bool:
-        return self.percent == 100
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """`phases` together compare with `percent` of the denominator.
-
-    It is judged once `min_completed` devices have tried the candidate, or all of a smaller wave.
-    """
-
-    phases: tuple[Phase, ...]
-    operator: Operator
-    percent: float
-    denominator: Denominator = "activated"
-    min_completed: int = 10
-
-    def holds(self, part: int, whole: int) -> bool:
-        """Exact, without rounding: 1 of 10 is not more than 10 %."""
-        left, right = part * 100, Fraction(str(self.percent)) * whole
-        match self.operator:
-            case ">":
-                return left > right
-            case ">=":
-                return left >= right
-            case "<":
-                return left < right
-            case "<=":
-                return left <= right
-
-    @property
-    def text(self) -> str:
-        return f"{self.operator} {self.percent:g} %"
-
-
-DEFAULT_ERROR: Final = Condition(BAD, ">", 10)
-DEFAULT_SUCCESS: Final = Condition(GOOD, ">=", 95)
-EVERYONE_AT_ONCE: Final = (WaveSpec(percent=100),)
+    rows: int = 200
+    agreement: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutSpec:
+    """Stored as JSON without fields that equal their default, so defaults never change."""
+
     model: ModelName
     version: Version
     to: str = "all"
     """Selector text, as it was written."""
-    waves: tuple[WaveSpec, ...] = EVERYONE_AT_ONCE
-    soak_s: float = 0.0
-    error_condition: Condition = DEFAULT_ERROR
-    success_condition: Condition = DEFAULT_SUCCESS
-    on_failure: Literal["abort rollback", "pause"] = "abort rollback"
-    silent_after_s: float = 3 * 3600.0
+    waves: tuple[WaveSpec, ...] = ()
+    """None: those that suit the size of the fleet, decided when it starts (waves.settled)."""
+    soak_s: float | None = None
+    """None: a day or more between default waves, otherwise nothing."""
+    in_progress_timeout_s: float | None = None
+    """A device that has begun and comes to no end in this time counts as failed."""
+    silent_after_s: float = 3 * HOUR_S
     """No contact for so long after activation is a failure."""
+    maintenance_windows: tuple[TransferWindow, ...] = ()
+    """Times of a device's own day in which it may activate; none: always."""
+    plan_max_age_s: int = 86_400
+    error_condition: Condition | None = None
+    """Where it holds the rollout fails at once, whatever the gates say."""
+    success_condition: Condition | None = None
+    """Has to hold as well as the gates have to pass."""
+    gates: Gates = Gates()
+    failure_limit: float = 0.02
+    """Share of devices that may fail or fall silent."""
+    holdback: Holdback | None = None
+    shadow: ShadowSpec | None = None
+    on_failure: OnFailure = "abort rollback"
+    on_insufficient: Literal["wait", "pause"] = "wait"
+    insufficient_after_s: float = 7 * DAY_S
+    """How long too little evidence is waited for before a person is asked."""
+    unproven: Literal["ask", "proceed"] = "ask"
+    """What follows when neither harm nor safety is shown."""
     deadline_s: float | None = None
     """Paused when it is not completed so long after its start."""
-    plan_max_age_s: int = 86_400
+    exposures_s: tuple[float, ...] = (6 * HOUR_S, 24 * HOUR_S)
+    """A device's scores are judged once for each of these times with the candidate."""
+    season_s: float = DAY_S
+    """The period of the load: a score is compared with the same times one and two earlier."""
+    supersedes: str | None = None
+    """A rollout of the model that ends as this one starts."""
 
     def soak_of(self, wave: int) -> float:
         """Soak of a wave, counted from 1, in seconds."""
-        own = self.waves[wave - 1].soak_s
-        return self.soak_s if own is None else own
+        own = self.waves[wave - 1].soak_s if wave <= len(self.waves) else None
+        return (self.soak_s or 0.0) if own is None else own
+
+
+FIELDS: Final = (
+    "kind", "model", "version", "to", "waves", "soak", "in_progress_timeout", "silent_after",
+    "maintenance_windows", "plan_max_age", "error_condition", "success_condition", "gates",
+    "failure_limit", "holdback", "shadow", "on_failure", "on_insufficient", "insufficient_after",
+    "unproven", "deadline", "exposures", "season", "supersedes",
+)  # fmt: skip
 
 
 def read_spec(body: Mapping[str, Any]) -> RolloutSpec:
     """A spec from JSON, YAML or command-line values. Raises `InvalidRequest`."""
-    _known(body, _FIELDS, "")
-    model, version = _version(body)
+    reading.known(body, FIELDS)
+    given = {name: value for name, value in body.items() if value is not None}
+    if given.get("kind", "rollout") != "rollout":
+        raise wrong("kind", "is rollout")
+    model, version = _version(given)
+    read: dict[str, Any] = {}
+    for field, reader in _READERS.items():
+        word = field.removesuffix("_s")
+        if word in given:
+            read[field] = reader(given[word], word)
     spec = RolloutSpec(
         model,
         version,
-        to=_text(body, "to", "all"),
-        waves=_waves(body.get("waves")),
-        soak_s=_duration(body.get("soak", 0), "soak"),
-        error_condition=_condition(
-            body.get("error_condition"), DEFAULT_ERROR, "error_condition", "bad", _MAY_BE_BAD
-        ),
-        success_condition=_condition(
-            body.get("success_condition"),
-            DEFAULT_SUCCESS,
-            "success_condition",
-            "healthy",
-            _MAY_BE_GOOD,
-        ),
+        to=reading.text(given, "to", "all"),
         on_failure=cast(
-            Literal["abort rollback", "pause"],
-            _choice(body, "on_failure", ("abort rollback", "pause"), "abort rollback"),
+            OnFailure,
+            reading.choice(
+                given, "on_failure", ("abort rollback", "abort keep", "pause"), "abort rollback"
+            ),
         ),
-        silent_after_s=_duration(body.get("silent_after", 3 * 3600), "silent_after"),
-        deadline_s=_duration(body["deadline"], "deadline") if body.get("deadline") else None,
-        plan_max_age_s=int(_duration(body.get("plan_max_age", 86_400), "plan_max_age")),
+        on_insufficient=cast(
+            Literal["wait", "pause"],
+            reading.choice(given, "on_insufficient", ("wait", "pause"), "wait"),
+        ),
+        unproven=cast(
+            Literal["ask", "proceed"],
+            reading.choice(given, "unproven", ("ask", "proceed"), "ask"),
+        ),
+        **read,
     )
-    if spec.silent_after_s <= 0:
-        raise _wrong("silent_after", "is longer than 0")
+    _check_together(spec)
     return spec
 
 
-_FIELDS: Final = frozenset(
-    {"kind", "model", "version", "to", "waves", "soak", "error_condition", "success_condition"}
-    | {"on_failure", "silent_after", "deadline", "plan_max_age"}
-)
-
-
-def _known(body: Mapping[str, Any], known: frozenset[str], where: str) -> None:
-    for name in body:
-        if name not in known:
-            similar = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-            raise InvalidRequest(
-                "OUT-S120",
-                f"unknown field {where}{name}",
-                do=f"the field is called {similar[0]}" if similar else "",
-            )
-
-
-def _wrong(field: str, wanted: str, code: str = "OUT-S120") -> InvalidRequest:
-    return InvalidRequest(code, f"{field} {wanted}")
-
-
-def _text(body: Mapping[str, Any], field: str, default: str) -> str:
-    value = body.get(field, default)
-    if not isinstance(value, str) or not value.strip():
-        raise _wrong(field, "is text")
-    return value
-
-
-def _choice(body: Mapping[str, Any], field: str, known: tuple[str, ...], default: str) -> str:
-    value = body.get(field, default)
-    if value not in known:
-        raise _wrong(field, "is one of: " + ", ".join(known))
-    return str(value)
+def _check_together(spec: RolloutSpec) -> None:
+    longest = spec.exposures_s[-1]
+    if longest > spec.season_s:
+        raise wrong(
+            "exposures",
+            "are at most one season long: a longer one would be compared with itself",
+            "shorten the last exposure, or write a longer season",
+        )
+    if spec.supersedes is not None and not re.fullmatch(
+        re.escape(spec.model) + r"-[1-9][0-9]{0,9}", spec.supersedes
+    ):
+        raise wrong("supersedes", f"is a rollout of {spec.model}, like {spec.model}-7")
 
 
 def _version(body: Mapping[str, Any]) -> tuple[ModelName, Version]:
     text = body.get("version")
     model = body.get("model")
     if not isinstance(text, str):
-        raise _wrong("version", "is text like digits/v2")
+        raise wrong("version", "is text like digits/v2")
     if model is not None and not isinstance(model, str):
-        raise _wrong("model", "is text")
+        raise wrong("model", "is text")
     reference = text if "/" in text or model is None else f"{model}/{text}"
     try:
         found = model_version(reference)
     except ValueError as error:
-        raise _wrong("version", f"is model/version, got {reference!r:.80}") from error
+        raise wrong("version", f"is model/version, got {reference!r:.80}") from error
     if model is not None and found[0] != model:
-        raise _wrong("model", f"is {model}, but version says {found[0]}")
+        raise wrong("model", f"is {model}, but version says {found[0]}")
     return found
 
 
-def _waves(value: object) -> tuple[WaveSpec, ...]:
-    if value is None:
-        return EVERYONE_AT_ONCE
-    if isinstance(value, str):
-        value = [part for part in value.split(",") if part.strip()]
-    if not isinstance(value, list | tuple) or not 0 < len(value) <= MAX_WAVES:
-        raise _wrong("waves", f"is a list of 1 to {MAX_WAVES} waves")
-    waves = tuple(_wave(each, f"waves[{n}]") for n, each in enumerate(value, start=1))
-    if len({wave.per for wave in waves} - {None}) > 1:
-        raise _wrong("waves", "use one label for per")
-    for n, (earlier, later) in enumerate(itertools.pairwise(waves), start=2):
-        for size in ("devices", "percent"):
-            before, now = getattr(earlier, size), getattr(later, size)
-            if before is not None and now is not None and now <= before:
-                raise _wrong(f"waves[{n}]", "must be larger than the one before: cumulative")
-        if earlier.everyone:
-            raise _wrong(f"waves[{n}]", "comes after everyone")
-    return waves
-
-
-def _wave(value: object, where: str) -> WaveSpec:
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return WaveSpec(**_size(value, where))
+def _shadow(value: object, where: str) -> ShadowSpec | None:
+    if reading.is_off(value):
+        return None
+    if reading.is_on(value):
+        return ShadowSpec()
     if not isinstance(value, Mapping):
-        raise _wrong(where, 'is a number of devices, "25 %", or an object')
-    _known(value, frozenset({"devices", "percent", "share", "soak", "per"}), f"{where}.")
-    sizes = [name for name in ("devices", "percent", "share") if value.get(name) is not None]
-    if len(sizes) != 1:
-        raise _wrong(where, "has one of: devices, percent, share")
-    given = value[sizes[0]]
-    if sizes[0] != "devices" and isinstance(given, int | float) and not isinstance(given, bool):
-        given = f"{given} %"
-    size = _size(given, f"{where}.{sizes[0]}")
-    if (sizes[0] == "devices") != ("devices" in size):
-        raise _wrong(f"{where}.{sizes[0]}", "has the wrong unit")
-    per = value.get("per")
-    if per is not None:
-        if not isinstance(per, str) or "devices" in size:
-            raise _wrong(f"{where}.per", "is a label, and goes with percent")
-        try:
-            label_key(per)
-        except ValueError as error:
-            raise _wrong(f"{where}.per", "is a label") from error
-    soak = value.get("soak")
-    return WaveSpec(
-        **size, soak_s=None if soak is None else _duration(soak, f"{where}.soak"), per=per
-    )
+        raise wrong(where, "is an object", 'write shadow: {rows: 200, agreement: ">= 95 %"}')
+    reading.known(value, ("rows", "agreement"), f"{where}.")
+    usual = ShadowSpec()
+    rows = reading.whole(value.get("rows", usual.rows), f"{where}.rows", 1, 1_000_000)
+    if "agreement" not in value:
+        return ShadowSpec(rows)
+    operator, percent = reading.comparison(value["agreement"], f"{where}.agreement", ">", ">= 95 %")
+    if operator != ">=":
+        raise wrong(f"{where}.agreement", "compares with >=", 'write ">= 95 %"', "OUT-S121")
+    return ShadowSpec(rows, percent / 100)
 
 
-def _size(value: object, where: str) -> dict[str, Any]:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**9:
-        return {"devices": value}
-    if isinstance(value, str):
-        if value.strip() == "all":
-            return {"percent": 100.0}
-        if value.strip().isdecimal() and 0 < int(value) < 10**9:
-            return {"devices": int(value)}
-        share = _SHARE.fullmatch(value)
-        if share and 0 < float(share[1]) <= 100:
-            return {"percent": float(share[1])}
-    raise _wrong(where, 'is a number of devices from 1, or a share like "25 %"')
+def _exposures(value: object, where: str) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple):
+        value = [value]
+    if not 0 < len(value) <= MAX_EXPOSURES:
+        raise wrong(where, f"is a list of 1 to {MAX_EXPOSURES} durations")
+    read = tuple(reading.positive(v, f"{where}[{n}]") for n, v in enumerate(value, start=1))
+    if any(later <= earlier for earlier, later in itertools.pairwise(read)):
+        raise wrong(where, "grow: each is longer than the one before")
+    return read
 
 
-def _duration(value: object, where: str) -> float:
-    """Seconds: a number, or "90", "30 s", "15 min", "6h", "14d"."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = f"{value:f}" if isinstance(value, float) else str(value)
-    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        raise _wrong(where, 'is a duration like "90 s", "15 min", "24h" or "14d"')
-    seconds = float(found[1]) * _UNIT_S[found[2] or "s"]
-    if seconds > MAX_DURATION_S:
-        raise _wrong(where, "is at most 366 days")
-    return seconds
+def _supersedes(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise wrong(where, "is the name of a rollout, like digits-7")
+    return value
 
 
-def _condition(
-    value: object, default: Condition, where: str, subject: str, allowed: tuple[str, ...]
-) -> Condition:
-    """`{<subject>: "> 10 %", denominator, min_completed, phases}`, or only the comparison."""
-    if value is None:
-        return default
-    if isinstance(value, str):
-        value = {subject: value}
-    if not isinstance(value, Mapping):
-        raise _wrong(where, "is an object", "OUT-S121")
-    names = {each.name for each in fields(Condition)} - {"operator", "percent"}
-    _known(value, frozenset({subject, *names}), f"{where}.")
-    operator, percent = _comparison(value.get(subject, default.text), f"{where}.{subject}")
-    # A success is proven from below, a failure from above; the other way round holds of nothing.
-    wanted = default.operator[0]
-    if operator[0] != wanted:
-        raise _wrong(f"{where}.{subject}", f"compares with {wanted}", "OUT-S121")
-    phases = value.get("phases", default.phases)
-    if isinstance(phases, str):
-        phases = [part.strip() for part in phases.split(",")]
-    if not isinstance(phases, list | tuple) or not phases:
-        raise _wrong(f"{where}.phases", "is a list of: " + ", ".join(allowed))
-    chosen = tuple(str(each).replace(" ", "_") for each in phases)
-    if set(chosen) - set(allowed):
-        raise _wrong(f"{where}.phases", "is a list of: " + ", ".join(allowed))
-    least = value.get("min_completed", default.min_completed)
-    if not isinstance(least, int) or isinstance(least, bool) or least < 1:
-        raise _wrong(f"{where}.min_completed", "is a number from 1")
-    return Condition(
-        cast(tuple[Phase, ...], chosen),
-        operator,
-        percent,
-        cast(Denominator, _denominator(value, where, default)),
-        least,
-    )
-
-
-def _denominator(value: Mapping[str, Any], where: str, default: Condition) -> str:
-    chosen = value.get("denominator", default.denominator)
-    if chosen not in _DENOMINATORS:
-        raise _wrong(f"{where}.denominator", "is one of: " + ", ".join(_DENOMINATORS), "OUT-S121")
-    return str(chosen)
-
-
-def _comparison(value: object, where: str) -> tuple[Operator, float]:
-    found = _CONDITION.fullmatch(value) if isinstance(value, str) else None
-    if found is None or float(found[2]) > 100:
-        raise _wrong(where, 'is a comparison with a share, like "> 10 %"', "OUT-S121")
-    return cast(Operator, found[1]), float(found[2])
+_READERS: Final[dict[str, Any]] = {
+    "waves": read_waves,
+    "soak_s": reading.duration,
+    "in_progress_timeout_s": reading.positive,
+    "silent_after_s": reading.positive,
+    "maintenance_windows": reading.windows,
+    "plan_max_age_s": lambda value, where: max(1, int(reading.positive(value, where))),
+    "error_condition": lambda value, _: conditions.error_condition(value),
+    "success_condition": lambda value, _: conditions.success_condition(value),
+    "gates": lambda value, _: conditions.gates(value),
+    "failure_limit": lambda value, where: reading.share(value, where, MAX_FAILURE_LIMIT),
+    "holdback": read_holdback,
+    "shadow": _shadow,
+    "insufficient_after_s": reading.positive,
+    "deadline_s": reading.positive,
+    "exposures_s": _exposures,
+    "season_s": reading.positive,
+    "supersedes": _supersedes,
+}
+"""Fields of the spec that are read one by one; a file says them without `_s`."""

@@ -10,11 +10,13 @@ from typing import Any
 
 from control_plane.store import migrations
 from control_plane.store.audit import Audit
+from control_plane.store.bets import Bets
 from control_plane.store.bundles import Bundles
 from control_plane.store.certificates import Certificates
 from control_plane.store.connections import Connections
 from control_plane.store.devices import Devices
 from control_plane.store.events import Events
+from control_plane.store.evidence import EvidenceRows
 from control_plane.store.idempotency import Idempotency
 from control_plane.store.operations import Operations
 from control_plane.store.payloads import Payloads
@@ -22,6 +24,7 @@ from control_plane.store.people import People
 from control_plane.store.plans import Plans
 from control_plane.store.records import Records
 from control_plane.store.rollouts import Rollouts
+from control_plane.store.shadows import Shadows
 from control_plane.store.tokens import Tokens
 
 
@@ -47,6 +50,9 @@ class Store:
         self.bundles = Bundles(get, write)
         self.payloads = Payloads(get, write)
         self.rollouts = Rollouts(get, write)
+        self.shadows = Shadows(get, write)
+        self.bets = Bets(get, write)
+        self.evidence = EvidenceRows(get, write)
         self.plans = Plans(get, write)
         self.events = Events(get, write)
         self.operations = Operations(get, write)

@@ -118,6 +118,18 @@ class Bundles(Table):
         )
         return self._bundle(row) if row else None
 
+    def variants(self, model: ModelName) -> dict[Digest, frozenset[Digest]]:
+        """Per bundle of a model the digests of its variants' manifests."""
+        rows = self._all(
+            "SELECT m.bundle, m.digest FROM manifest m JOIN bundle b ON b.digest = m.bundle "
+            "WHERE b.model = ?",
+            (model,),
+        )
+        found: dict[Digest, set[Digest]] = {}
+        for bundle, manifest in rows:
+            found.setdefault(bundle, set()).add(manifest)
+        return {bundle: frozenset(manifests) for bundle, manifests in found.items()}
+
     def models(self) -> tuple[ModelName, ...]:
         return tuple(row[0] for row in self._all("SELECT DISTINCT model FROM bundle ORDER BY 1"))
 

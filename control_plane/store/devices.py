@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.store.members import Members
+from control_plane.store.shadows import Shadows
 from control_plane.store.table import Row, Slice, Table, dump, load
 from protocol.bundle import Facts
 from protocol.device import Pin, Settings
@@ -25,6 +26,18 @@ _COLUMNS = (
     "last_contact_ms, published, state, state_order, retired_ms"
 )
 _CHUNK: Final = 500
+_WEEK_MS: Final = 7 * 24 * 3_600_000
+_CONTACT: Final = """
+    UPDATE device SET
+        gap_before_ms = CASE gap_week WHEN ?3 THEN gap_before_ms
+                                      WHEN ?3 - 1 THEN gap_ms ELSE 0 END,
+        gap_ms = max(CASE gap_week WHEN ?3 THEN gap_ms ELSE 0 END, coalesce(
+            ?2 - max(last_contact_ms, (SELECT since_ms FROM listening)), 0)),
+        gap_week = ?3,
+        last_contact_ms = ?2
+    WHERE id = ?1 AND (last_contact_ms IS NULL OR last_contact_ms < ?2)
+"""
+"""Without a contact before, or while nobody knows since when it could be heard, no gap is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,15 +235,19 @@ class Devices(Table):
             labels = {**kept, **fact_labels(state.facts)}
             self.change(dataclasses.replace(device, labels=labels), now_ms)
             Members(self._connect, self._write).moved(id, state, now_ms)
+            Shadows(self._connect, self._write).heard(id, state)
             return True
 
     def contact(self, id: DeviceId, now_ms: int) -> None:
-        """An accepted message of any kind."""
-        self._do(
-            "UPDATE device SET last_contact_ms = ? WHERE id = ? "
-            "AND (last_contact_ms IS NULL OR last_contact_ms < ?)",
-            (now_ms, id, now_ms),
-        )
+        """An accepted message of any kind. Moves the device on in the rollouts that it is in.
+
+        Its longest time without contact is kept for this week and the one before; time in which
+        nobody listened is no such time.
+        """
+        with self._write():
+            forward = self._do(_CONTACT, (id, now_ms, now_ms // _WEEK_MS))
+            if forward:
+                Members(self._connect, self._write).contact(id, now_ms)
 
     def running(self, model: ModelName) -> dict[Digest, int]:
         """How many devices serve which bundle of a model."""
@@ -278,12 +295,12 @@ class Devices(Table):
         devices = (_device(row) for row in rows)
         return tuple(each for each in devices if chosen is None or chosen(each))
 
-    def changed_after(self, number: int) -> tuple[Device, ...]:
-        """Devices whose document changed after a sequence number, in that order."""
+    def changed_after(self, number: int, limit: int = -1) -> tuple[Device, ...]:
+        """Devices whose document changed after a sequence number, in that order; -1: all."""
         rows = self._all(
             f"SELECT {_COLUMNS} FROM device WHERE changed > ? AND retired_ms IS NULL "
-            "ORDER BY changed",
-            (number,),
+            "ORDER BY changed LIMIT ?",
+            (number, limit),
         )
         return tuple(_device(row) for row in rows)
 

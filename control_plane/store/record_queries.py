@@ -8,9 +8,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from control_plane.rollout.clock import Span
+from control_plane.rollout.exposure import Placed, latest_end, within
 from protocol.codec import MAX_UP_UNPACKED, decode
 from protocol.histogram import CONFIDENCE_BINS, LATENCY_SLOTS
-from protocol.identifiers import MAX_INT, DeviceId, Digest
+from protocol.identifiers import MAX_INT, DeviceId, Digest, digest_hex
 from protocol.reported import ReportedState
 from protocol.telemetry import (
     FINAL,
@@ -177,6 +179,32 @@ class RecordQueries:
         )
         return [_window(row) for row in rows if row[2].split("/", 1)[0] in kinds]
 
+    def inference_within(
+        self, device: DeviceId, manifests: Collection[Digest], span: Span
+    ) -> list[Placed]:
+        """A device's closed inference windows of these variants whose middle is in the span.
+
+        Reads no others, however long the device has been there.
+        """
+        rows = self._connect().execute(
+            f"SELECT t0, t1, c, body FROM record WHERE {_CLOSED} AND t1 BETWEEN ? AND ?",
+            (device, _digits(manifests), span.from_ms, latest_end(span)),
+        )
+        placed = [
+            Placed(t0, t1, c, _read(body, InferenceWindow))
+            for t0, t1, c, body in rows
+            if within(span, t0, t1)
+        ]
+        return [each for each in placed if each.body.manifest in manifests]
+
+    def reaches(self, device: DeviceId, manifests: Collection[Digest], at_ms: int) -> bool:
+        """Whether a closed inference window of these variants ends at this time or later."""
+        row = self._connect().execute(
+            f"SELECT 1 FROM record WHERE {_CLOSED} AND t1 >= ? LIMIT 1",
+            (device, _digits(manifests), at_ms),
+        )
+        return row.fetchone() is not None
+
     def events(
         self, device: DeviceId | None = None, *, since_ms: int = 0, code: str | None = None
     ) -> list[StoredEvent]:
@@ -241,6 +269,17 @@ def _plus(first: Window, second: Window) -> Window:
     if not isinstance(merged, type(first)):
         raise TypeError("counts and counts give counts")
     return merged
+
+
+_CLOSED: Final = (
+    # The first two terms are those of the index `record_inference`.
+    "stream >= 'inference/' AND stream < 'inference0' AND device = ?"
+    f" AND part = {FINAL} AND substr(stream, 11, 16) IN (SELECT value FROM json_each(?))"
+)
+
+
+def _digits(manifests: Collection[Digest]) -> str:
+    return json.dumps(sorted({digest_hex(each)[:16] for each in manifests}))
 
 
 def _source(kind: str, manifest: Digest) -> str:

@@ -25,6 +25,7 @@ from control_plane.web import (
     people,
     records,
     releases,
+    rollout_evidence,
     rollouts,
     trust,
 )
@@ -94,8 +95,9 @@ def create_app(parts: Parts) -> FastAPI:
         prefix="/v1/fleets/{fleet}", dependencies=[Depends(own_fleet), Depends(bearer)]
     )
     for module in (
-        audit, bundles, releases, drafts, denials, enrol, device_identity, devices, rollouts, drift,
-        records, carried, events, export, operations, payloads, people, trust,
+        audit, bundles, releases, drafts, denials, enrol, device_identity, devices, rollouts,
+        rollout_evidence, drift, records, carried, events, export, operations, payloads, people,
+        trust,
     ):  # fmt: skip
         fleet.include_router(module.router)
     app.include_router(fleet)

@@ -22,9 +22,9 @@ from protocol.codec import decode, encode
 from protocol.errors import PeerError
 from protocol.identifiers import Digest
 
-Doing = Literal["load", "probe", "infer"]
+Doing = Literal["load", "probe", "infer", "shadow"]
 
-_DOING: Final[tuple[Doing | None, ...]] = (None, "load", "probe", "infer")
+_DOING: Final[tuple[Doing | None, ...]] = (None, "load", "probe", "infer", "shadow")
 _NOW = struct.Struct("<HH")
 _LENGTH = struct.Struct("<I")
 _TABLE_AT: Final = 16

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from edge_agent.runner.samples import Sample
 from edge_agent.runner.views import Door, Load, ModelWindows, Role
 from protocol.codec import decode, encode
 from protocol.errors import InvalidRequest, PeerError
 from protocol.identifiers import Count, Digest
-from protocol.reported import Answering
+from protocol.reported import Answering, Shadow
 from protocol.telemetry import InferenceWindow
 
 MAX_MESSAGE: Final = 32 * 1024 * 1024
@@ -30,7 +31,12 @@ _LENGTH = struct.Struct("<I")
 _PEER = struct.Struct("3i")
 _BLOCK: Final = 64 * 1024
 
-Command = Literal["hello", "load", "probe", "promote", "park", "drain", "getfd", "peek", "take"]
+Command = Literal[
+    "hello", "load", "probe", "promote", "park", "drain", "getfd", "peek", "take",
+    "sample", "unsample", "shadow",
+]  # fmt: skip
+"""`sample` asks a runner that serves to keep copies of some requests, and for those it has kept;
+`shadow` gives them to a standby, which runs them for nobody, and asks what came of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,10 @@ class Request:
     model: str = ""
     ack: Count = 0
     loads: tuple[LoadEntry, ...] = ()
+    """Of `shadow`: what is in use, whose contract says what its answers mean."""
+    every_ms: Count = 0
+    """Of `sample`: at most one request in so much time."""
+    samples: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,10 @@ class Reply:
     final: bool = False
     doors: tuple[Door, ...] = ("loopback",)
     """Of the listening sockets beside a `getfd`, in their order."""
+    samples: tuple[Sample, ...] = ()
+    shadow: Shadow | None = None
+    hungry: bool = False
+    """Of `shadow`: whether more samples are welcome."""
 
 
 def send(line: socket.socket, message: Request | Reply, descriptors: Sequence[int] = ()) -> None:

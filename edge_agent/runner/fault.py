@@ -1,4 +1,5 @@
-"""A deliberate crash, for tests only: `OUTRIDER_TEST_ABORT=<model>[/<version>]:<load|probe|infer>`.
+"""A deliberate crash, for tests only: `OUTRIDER_TEST_ABORT=<model>[/<version>]:<doing>`; doing is
+`load`, `probe`, `infer` or `shadow`.
 
 No ONNX file aborts onnxruntime in every one of its versions, and a crash that tests rely on has to.
 """

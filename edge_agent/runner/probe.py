@@ -29,11 +29,11 @@ def difference(
             return f"{spec.name} has shape {_shape(b)}, wanted {_shape(a)}"
         if a.dtype != b.dtype:
             return f"{spec.name} has type {b.dtype}, wanted {a.dtype}"
-        outside = _outside(contract, a, b)
-        if a.dtype.kind == "f" and outside.any():
-            gaps = np.abs(a.astype(np.float64) - b.astype(np.float64))[outside]
+        differs = outside(contract, a, b)
+        if a.dtype.kind == "f" and differs.any():
+            gaps = np.abs(a.astype(np.float64) - b.astype(np.float64))[differs]
             largest = max(largest, float(np.nan_to_num(gaps, nan=np.inf).max()))
-        table = outside.reshape(len(a) if a.ndim else 1, -1)
+        table = differs.reshape(len(a) if a.ndim else 1, -1)
         rows: NDArray[np.bool_] = np.logical_or.reduce(table, axis=1)
         if differing is None:
             differing = rows
@@ -48,7 +48,8 @@ def difference(
     return f"{int(differing.sum())} of {len(differing)} differ{by}"
 
 
-def _outside(contract: Contract, wanted: Array, got: Array) -> NDArray[np.bool_]:
+def outside(contract: Contract, wanted: Array, got: Array) -> NDArray[np.bool_]:
+    """Per element, whether it differs by more than the contract's tolerance; NaN equals NaN."""
     if wanted.dtype.kind != "f":
         return np.asarray(wanted != got, np.bool_)
     return ~np.isclose(

@@ -26,7 +26,9 @@ from typing import Final
 
 from edge_agent.runner.accept import HttpThread
 from edge_agent.runner.bearer import Bearer
+from edge_agent.runner.beside import Beside
 from edge_agent.runner.blame import Notebook
+from edge_agent.runner.bundle import read_bundle
 from edge_agent.runner.control import (
     LoadEntry,
     Refusal,
@@ -40,6 +42,7 @@ from edge_agent.runner.control import (
 )
 from edge_agent.runner.counts import Ledger
 from edge_agent.runner.fault import abort_if_asked
+from edge_agent.runner.samples import Samples
 from edge_agent.runner.served import Served
 from edge_agent.runner.server import Application
 from edge_agent.runner.views import Door, ModelWindows, Role, RunnerFailed
@@ -56,7 +59,10 @@ HUNG: Final = 75
 EXPENDABLE: Final = "500"
 """Added to this process's score when the system runs out of memory: before the supervisor."""
 FIRST_TO_GO: Final = "900"
-"""The same while it is parked: before every runner that answers."""
+"""The same while it is parked or runs beside: before every runner that answers."""
+BESIDE_PATIENCE: Final = 10
+"""Times the limit of a request for one that runs beside, at a priority that may have to wait."""
+BESIDE_STOPS_S: Final = 1.0
 
 
 class Runner:
@@ -78,6 +84,8 @@ class Runner:
         self._models: dict[str, Served] = {}
         self._http: HttpThread | None = None
         self._application: Application | None = None
+        self._beside: Beside | None = None
+        self._beside_base: LoadEntry | None = None
         self._ledger: Ledger[tuple[ModelWindows, ...]] = Ledger()
         self._last_collected = False
         self._finished = False
@@ -167,6 +175,12 @@ class Runner:
                     )
                 case "take":
                     return self._take(request.ack)
+                case "sample":
+                    return self._sample(request)
+                case "unsample":
+                    self._served(request.model).samples = None
+                case "shadow":
+                    return self._shadow(request)
         except RunnerFailed as failed:
             return Reply(
                 refusal=Refusal(failed.code, failed.why, failed.model, failed.digest),
@@ -205,8 +219,12 @@ class Runner:
             return
         if self._role == "draining" or self._http is None:
             raise ValueError("only a loaded standby can be promoted")
-        if self._role == "parked":
+        if self._beside is not None and not self._beside.stop(BESIDE_STOPS_S):
+            # Its first answers would wait for one that nobody waits for.
+            raise RunnerFailed("OUT-D344", "a copied request is still in work; ask again")
+        if self._role == "parked" or self._beside is not None:
             _expendable(EXPENDABLE)
+        self._beside = None
         self._http.accept({door: os.dup(fd) for door, fd in self._listeners.items()})
         self._role = "serving"
 
@@ -215,6 +233,7 @@ class Runner:
             return
         if self._role != "serving" or self._http is None:
             raise ValueError("only a serving runner can be parked")
+        self._keep_no_samples()
         self._http.pause()
         self._role = "parked"
         _expendable(FIRST_TO_GO)
@@ -223,12 +242,40 @@ class Runner:
         if self._role == "draining":
             return
         self._role = "draining"
+        self._keep_no_samples()
         # Given up here as well, or connections could wait in a queue that nobody serves.
         for listener in self._listeners.values():
             os.close(listener)
         self._listeners = {}
         if self._http is not None:
             self._http.drain()
+
+    def _sample(self, request: Request) -> Reply:
+        if self._role != "serving":
+            raise ValueError("only a runner that serves has requests to copy")
+        served, now_s = self._served(request.model), time.monotonic()
+        if served.samples is None:
+            every_s = request.every_ms / 1000
+            served.samples = Samples(served.contract, every_s, now_s)
+        return Reply(samples=served.samples.take(now_s))
+
+    def _keep_no_samples(self) -> None:
+        for served in self._models.values():
+            served.samples = None
+
+    def _shadow(self, request: Request) -> Reply:
+        if self._role != "standby":
+            raise ValueError("only a standby runs beside what is in use")
+        served, (base,) = self._served(request.model), request.loads
+        if self._beside is None or self._beside_base != base:
+            if self._beside is not None and not self._beside.stop(BESIDE_STOPS_S):
+                raise ValueError("a copied request is still in work; ask again")
+            contract = read_bundle(Path(base.path)).contract
+            self._beside = Beside(served, served.load.digest, contract)
+            self._beside_base = base
+            _expendable(FIRST_TO_GO)
+        hungry = self._beside.give(request.samples)
+        return Reply(shadow=self._beside.counts(), hungry=hungry)
 
     def _take(self, ack: int) -> Reply:
         drained = self._role == "draining" and (self._http is None or self._http.drained.is_set())
@@ -248,8 +295,13 @@ class Runner:
     def _tick(self) -> None:
         if self._told_to_drain and self._role != "draining":
             self._drain()
-        if self._notebook is not None and self._notebook.busy_seconds() > self._run_limit_s:
-            log.error("a model has not come back for %.0f s", self._run_limit_s)
+        now_s = time.monotonic()
+        for served in self._models.values():
+            if served.samples is not None and served.samples.forgotten(now_s):
+                served.samples = None
+        limit_s = self._run_limit_s * (BESIDE_PATIENCE if self._beside is not None else 1)
+        if self._notebook is not None and self._notebook.busy_seconds() > limit_s:
+            log.error("a model has not come back for %.0f s", limit_s)
             # Nothing of this process can be trusted to end in order; the note stays for blame.
             os._exit(HUNG)
         orphaned = self._alone_since is not None and self._role == "draining"

@@ -26,6 +26,7 @@ from edge_agent.runner.oip import (
 )
 from edge_agent.runner.probe import difference
 from edge_agent.runner.rules import RulesSession
+from edge_agent.runner.samples import Samples
 from edge_agent.runner.session import ModelFailed, Session, TooLarge
 from edge_agent.runner.views import Load, RunnerFailed
 from protocol.errors import Failed, InvalidRequest, NotUnderstood, OutriderError, PeerError
@@ -55,6 +56,8 @@ class Served:
         self._notebook = notebook
         self._before = before
         self._failures = 0
+        self.samples: Samples | None = None
+        """Where copies of some requests are kept, while somebody wants them."""
         try:
             with notebook.busy("load", index):
                 self._bundle = read_bundle(load.path)
@@ -112,7 +115,10 @@ class Served:
                 request.binary_outputs([spec.name for spec in wanted]),
             )
             first = inputs[self.contract.inputs[0].name]
-            self.tally.answered(first, outputs, rows, time.perf_counter() - started)
+            now_s = time.perf_counter()
+            self.tally.answered(first, outputs, rows, now_s - started)
+            if (samples := self.samples) is not None:
+                samples.offer(inputs, outputs, now_s)
         except (ModelFailed, ValueError, TypeError, MemoryError) as error:
             # A model may also return what cannot be written or counted: strings that are not
             # text, fewer rows than it was given. That is its failure as well.
@@ -158,6 +164,10 @@ class Served:
             raise self._probe_failed(why, "OUT-D202" if short else "OUT-D301") from error
         if found := difference(self.contract, golden.outputs, outputs):
             raise self._probe_failed(found)
+
+    def shadow(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs, counted nowhere. Raises `ModelFailed`."""
+        return self._run("shadow", inputs)
 
     def _run(self, doing: Doing, inputs: Mapping[str, Array]) -> dict[str, Array]:
         with self._notebook.busy(doing, self._index):

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from edge_agent.room import Need
+from edge_agent.runner.samples import Sample as Sample
 from protocol.errors import Failed
 from protocol.identifiers import Digest
-from protocol.reported import Answering
+from protocol.reported import Answering, Shadow
 from protocol.telemetry import DriftWindow, InferenceWindow
 
 Role = Literal["standby", "serving", "draining", "parked"]
@@ -82,6 +83,15 @@ class Take:
     seq: int
     windows: tuple[ModelWindows, ...]
     final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """What came of running copied requests in a standby, since it was loaded."""
+
+    shadow: Shadow
+    hungry: bool
+    """Whether more of them are welcome."""
 
 
 class RunnerFailed(Failed):

@@ -23,7 +23,17 @@ from edge_agent.runner.control import (
     send,
     socket_path,
 )
-from edge_agent.runner.views import Death, Door, Load, Role, RunnerFailed, RunnerView, Take
+from edge_agent.runner.views import (
+    Death,
+    Door,
+    Load,
+    Role,
+    RunnerFailed,
+    RunnerView,
+    Sample,
+    Shadowed,
+    Take,
+)
 from edge_agent.runners.child import Process, spawn
 from edge_agent.runners.listener import bind_all
 from edge_agent.runners.vigil import Vigil
@@ -209,6 +219,27 @@ class Runners:
         reply = self._call(self._get(runner), Request("take", ack=ack), self._call_s)
         return Take(runner, reply.seq, reply.windows, reply.final)
 
+    def sample(self, runner: str, model: str, every_s: float) -> tuple[Sample, ...]:
+        """Have it keep copies of some requests, one in `every_s` at most; and those kept so far.
+        Without being asked for a while it gives them up by itself."""
+        request = Request("sample", model=model, every_ms=round(every_s * 1000))
+        return self._call(self._get(runner), request, self._call_s).samples
+
+    def unsample(self, runner: str, model: str) -> None:
+        """Have it keep no copies of requests any more."""
+        self._call(self._get(runner), Request("unsample", model=model), self._call_s)
+
+    def shadow(self, runner: str, model: str, base: Load, samples: tuple[Sample, ...]) -> Shadowed:
+        """Let a standby run copied requests, for nobody, and compare with what `base` answered.
+
+        Returns at once, with what came of those before. Raises `RunnerFailed`.
+        """
+        request = Request("shadow", model=model, loads=(LoadEntry.of(base),), samples=samples)
+        reply = self._call(self._get(runner), request, self._call_s)
+        if reply.shadow is None:
+            raise RunnerFailed("OUT-S160", f"runner {runner} said nothing of what it compared")
+        return Shadowed(reply.shadow, reply.hungry)
+
     def close(self) -> None:
         """Leave: promoted runners serve on, standbys end by themselves."""
         for known in self._known.values():
@@ -322,7 +353,7 @@ class Runners:
             self._deaths.append(
                 Death(
                     runner,
-                    "standby" if blame.doing in ("load", "probe") else "serving",
+                    "serving" if blame.doing == "infer" else "standby",
                     None,
                     blame.model,
                     blame.digest,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from edge_agent.technician.page import lasting, until
+from edge_agent.technician.page import MAINTENANCE, SHADOWING, lasting, shadowing, until
 from edge_agent.technician.status import Status
 from protocol.problems import problem
 from protocol.reported import TrustState
@@ -284,7 +284,15 @@ def _fetch(found: Findings) -> Iterator[Check]:
         return
     told = False
     for model, state in sorted(found.status.state.models.items()):
-        if state.waiting is not None:
+        if state.waiting in (MAINTENANCE, SHADOWING):
+            # As somebody ordered it: nothing is wrong.
+            told = True
+            name = found.status.versions.get(state.target or "", model)
+            said = f"{name} {state.waiting_detail}"
+            if state.waiting == SHADOWING and state.phase == "standby" and state.shadow:
+                said = shadowing(name, state.shadow)
+            yield Check("fetch", "ok", said)
+        elif state.waiting is not None:
             told = True
             why = f"{model} waits: {state.waiting} {state.waiting_detail}".rstrip()
             yield Check("fetch", "warn", why, problem(state.waiting).help)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
+from edge_agent.technician.page import MAINTENANCE, SHADOWING
 from edge_agent.technician.status import Status
 from protocol.identifiers import Digest, short
 from protocol.problems import problem
@@ -66,7 +67,9 @@ def _model(
         yield logging.INFO, f"{_name(status, model, after.target)} is being fetched"
     if after.waiting is not None and after.waiting != was.waiting and after.serving is not None:
         waits = _name(status, model, after.target) if after.target is not None else model
-        yield logging.WARNING, f"{waits} waits: {_problem(after.waiting, after.waiting_detail)}"
+        ordered = after.waiting in (MAINTENANCE, SHADOWING)
+        level = logging.INFO if ordered else logging.WARNING
+        yield level, f"{waits} waits: {_problem(after.waiting, after.waiting_detail)}"
 
 
 def _outcome(name: str, last: Outcome) -> Happened:

@@ -14,7 +14,7 @@ from typing import Final
 from edge_agent.technician.status import Answers, Status, TrialStatus
 from protocol.identifiers import Digest, short, split_device_id
 from protocol.problems import problem
-from protocol.reported import LocalPin, ModelState, Outcome
+from protocol.reported import LocalPin, ModelState, Outcome, Shadow
 from protocol.wording import clock, date, day, duration, share, size, size_of
 
 NORMAL: Final = 0
@@ -28,6 +28,8 @@ _LEFT: Final = 18
 """Of two facts on one line, columns of the first."""
 SUPERSEDED: Final = problem("superseded").code
 DEGRADED: Final = problem("degraded").code
+MAINTENANCE: Final = problem("maintenance_closed").code
+SHADOWING: Final = problem("shadowing").code
 _COMING: Final = ("fetching", "staged", "probing", "standby")
 _CLOCKS: Final = {"floor": "not synchronised", "wall clock (development)": "wall clock (dev)"}
 _REFUSALS: Final = (problem("renewal_refused").code, problem("device_retired").code)
@@ -114,7 +116,9 @@ def _headline(status: Status, model: str, state: ModelState) -> tuple[str, int]:
         return f"* {who}: {name} runs{since}, too little traffic yet", LOOK
     if state.waiting:
         waits = _name(status, state.target) if state.target else "something newer"
-        return f"* {who}: {name} runs normally{since}; {waits} waits", LOOK
+        beside = state.waiting == SHADOWING and state.phase == "standby"
+        how = "runs beside it" if beside else "waits"
+        return f"* {who}: {name} runs normally{since}; {waits} {how}", LOOK
     return f"* {who}: {name} runs normally{since}", NORMAL
 
 
@@ -125,13 +129,19 @@ def _model(status: Status, model: str, state: ModelState) -> Iterator[str]:
     else:
         yield _row("why", _why(status, state))
     yield from _answers(status, model)
-    if state.phase in _COMING and state.target:
+    if state.shadow is not None and state.waiting == SHADOWING and state.target:
+        yield _row("coming", shadowing(_name(status, state.target), state.shadow))
+        if state.shadow.failures:
+            yield _row("", f"it failed on {state.shadow.failures:,} requests")
+        if state.phase != "standby":
+            yield _row("waiting", f"{state.waiting} {state.waiting_detail}")
+    elif state.phase in _COMING and state.target:
         frames = state.progress
         progress = f", {share(frames.frames, frames.of)} frames" if frames else ""
         yield _row("coming", f"{_name(status, state.target)}, {state.phase}{progress}")
     if state.phase == "probation":
         yield from _probation(status, model, state)
-    if state.waiting:
+    if state.waiting and (state.waiting != SHADOWING or state.shadow is None):
         yield _row("waiting", f"{state.waiting} {state.waiting_detail}")
     for digest, note in sorted(state.notes.items()):
         if note.reason is None:
@@ -142,6 +152,15 @@ def _model(status: Status, model: str, state: ModelState) -> Iterator[str]:
         if note.definite:
             yield _row("deny", f"{name} will not start here again; an operator lifts this:")
             yield _row("", f"outrider device allow {_who(status)} {name}")
+
+
+def shadowing(name: str, shadow: Shadow) -> str:
+    """ "shadowing digits/v3: 120 of 200 rows, 98 % agree"."""
+    said = f"shadowing {name}: {share(shadow.rows, shadow.of)} rows"
+    if not shadow.rows:
+        return said
+    # Never rounded up to all of them.
+    return f"{said}, {100 * shadow.agreed // shadow.rows} % agree"
 
 
 def _failed(state: ModelState) -> Outcome | None:

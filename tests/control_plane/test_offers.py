@@ -8,6 +8,7 @@ import pytest
 
 from control_plane.blobs import Blobs
 from control_plane.encode import Encoded, encode, reopen
+from control_plane.judging import Judge
 from control_plane.offers import Offers
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
@@ -130,6 +131,7 @@ def test_with_the_real_repository_a_consistent_set_is_retained_timestamp_last(
         repository,
         kept,
         offers(tmp_path, store, blobs),
+        Judge(store),
         listening_since_ms=lambda: None,
     )
     ticker.tick(now_ms)

@@ -44,6 +44,8 @@ def model(**changes):
         pytest.param(model(progress=Progress(2, 9)), False, id="a frame came"),
         pytest.param(model(guards=Guards(requests=6)), False, id="an answer was judged"),
         pytest.param(model(phase="probation"), True, id="another phase"),
+        pytest.param(model(phase="fetching"), True, id="frames begin to travel"),
+        pytest.param(model(waiting="OUT-D343"), True, id="its window is closed"),
         pytest.param(model(guards=Guards("active", requests=5)), True, id="a guard became active"),
         pytest.param(model(waiting="OUT-D201"), True, id="something holds it back"),
         pytest.param(replace(STATE, document_version=4), True, id="a document was read"),

@@ -16,7 +16,6 @@ from edge_agent.transfer import (
     Terms,
     held,
     networks,
-    next_opening,
 )
 from protocol.device import TransferWindow
 from protocol.errors import InvalidRequest
@@ -109,36 +108,6 @@ def test_a_clock_that_goes_back_a_day_gives_no_second_budget():
     used = spent(eth0=MB)
     assert used.on(date(2026, 11, 19)) == used
     assert used.on(date(2026, 11, 18)) == Spent(date(2026, 11, 18)), "it was far ahead: no debt"
-
-
-@pytest.mark.parametrize(
-    "hours, now, opens",
-    [
-        ((), at(3), None),
-        ((NIGHT,), at(23), None),
-        ((NIGHT,), at(4, 59), None),
-        ((NIGHT,), at(5), at(23)),
-        ((NOON, NIGHT), at(6), at(12)),
-        ((NOON,), at(13), at(12, day=21)),
-    ],
-)
-def test_hours_cross_midnight_and_the_next_opening_is_the_nearest(hours, now, opens):
-    found = next_opening(hours, now)
-    assert found == (opens.replace(second=0) if opens else None)
-
-
-minutes = st.integers(0, 1439)
-
-
-@given(
-    st.lists(st.tuples(minutes, minutes).filter(lambda w: w[0] != w[1]), min_size=1, max_size=4),
-    minutes,
-)
-def test_what_waits_for_an_opening_finds_it_open(pairs, minute):
-    hours, now = [TransferWindow(*pair) for pair in pairs], at(0) + timedelta(minutes=minute)
-    opens = next_opening(hours, now) or now
-    assert now - timedelta(minutes=1) < opens <= now + timedelta(days=1)
-    assert next_opening(hours, opens) is None
 
 
 @given(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from protocol import codec
 from protocol.approval import Approved, ApprovedBundle
 from protocol.bundle import Facts, Needs
-from protocol.device import DeviceDocument, Pin
+from protocol.device import DeviceDocument, Pin, TransferWindow
 from protocol.errors import NotUnderstood, PeerError
 from protocol.membership import EVERYONE, position
 from protocol.plan import Ended, Local, Plan, Rollout, Rule, Wave, resolve
@@ -34,8 +34,8 @@ def rollout(threshold=EVERYONE, **changes):
     return replace(Rollout("digits-1", 1, V2, SALT, 5, wave), **changes)
 
 
-def plan(*rules, ended=None):
-    return Plan("north", "digits", 1, 1, rules, ended)
+def plan(*rules, ended=None, needs=("plan/1", "selector/1")):
+    return Plan("north", "digits", 1, 1, rules, ended, needs)
 
 
 def run(plan, document=DOCUMENT, approvals=APPROVALS, denied=frozenset(), local=LOCAL):
@@ -195,17 +195,23 @@ def test_an_aborted_candidate_goes_back_even_where_no_rule_is_left():
     assert run(completed, local=replace(LOCAL, current=V2, previous=V1)) == []
 
 
-@pytest.mark.parametrize(
-    "change, name",
-    [({"require_shadow": True}, "shadow/1"), ({"window": [{}]}, "window/1")],
-)
-def test_what_this_version_cannot_honour_is_refused_not_ignored(change, name):
-    wire = codec.to_wire(rollout()) | change
-    if "window" in change:
-        wire["window"] = [{"start_minute": 1, "stop_minute": 2}]
+def test_windows_and_shadows_reach_the_device():
+    window = (TransferWindow(60, 300), TransferWindow(1380, 120))
+    going = plan(
+        Rule(None, V1, rollout(window=window, require_shadow=True, shadow_rows=200)),
+        needs=("plan/1", "shadow/1", "window/1"),
+    )
+    sent = codec.decode_signed(codec.encode(going), Plan, limit=codec.MAX_PLAN)
+    choice = resolve(sent, DOCUMENT, APPROVALS, frozenset(), LOCAL, "digits").choice
+    assert choice is not None
+    assert (choice.window, choice.require_shadow, choice.shadow_rows) == (window, True, 200)
+
+
+def test_what_this_version_cannot_honour_is_refused_not_ignored():
+    going = codec.encode(plan(Rule(None, V1), needs=("plan/1", "hovering/1")))
     with pytest.raises(NotUnderstood) as caught:
-        codec.convert(wire, Rollout)
-    assert caught.value.names == (name,)
+        codec.decode_signed(going, Plan, limit=codec.MAX_PLAN)
+    assert caught.value.names == ("hovering/1",)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +225,9 @@ def test_what_this_version_cannot_honour_is_refused_not_ignored(change, name):
         {"wave": {"threshold": 1, "include": ["a"] * 201}},
         {"id": ""},
         {"holdback": 0.5},
+        {"window": [{"start_minute": 1, "stop_minute": 1441}]},
+        {"window": [{"start_minute": 1, "stop_minute": 1}]},
+        {"window": [{"start_minute": n, "stop_minute": 1440} for n in range(65)]},
     ],
 )
 def test_a_malformed_rollout_is_the_peers_fault(change):

@@ -11,28 +11,37 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from edge_agent import reconcile as table
 from edge_agent.act import Actor
 from edge_agent.collaborators import Meter, Unmeasured
-from edge_agent.desired import Decision, Trusted, decide
+from edge_agent.desired import Decision, LocalTime, Trusted, decide
 from edge_agent.disk import INDEX, MANIFEST, Disk
 from edge_agent.journal import Journal
 from edge_agent.observed import Observed
 from edge_agent.room import LEAST_MARGIN, RUNNER_BYTES, Memory
-from edge_agent.runner.views import Death, Load, Role, RunnerFailed, RunnerView
+from edge_agent.runner.views import (
+    Death,
+    Load,
+    Role,
+    RunnerFailed,
+    RunnerView,
+    Sample,
+    Shadowed,
+)
 from edge_agent.steps import Step, Stop, Unload, Wait
 from protocol import codec
 from protocol.approval import Approved, ApprovedBundle
 from protocol.bundle import Index, Member, Variant, VariantReference, encode_index, encode_manifest
-from protocol.device import DeviceDocument, Pin
+from protocol.device import DeviceDocument, Pin, TransferWindow
 from protocol.identifiers import Digest, digest_of
 from protocol.members import Contract, Limits, Policy, TensorSpec
 from protocol.membership import EVERYONE
-from protocol.plan import Local, Plan, Rollout, Rule, Wave
-from protocol.reported import Outcome, Progress
+from protocol.plan import HealthOverride, Local, Plan, Rollout, Rule, Wave
+from protocol.reported import Outcome, Progress, Shadow
 from protocol.telemetry import InferenceWindow
 from tests.simulation.files import Leaves, SimulatedFiles
 
@@ -44,10 +53,14 @@ AGENT = "0.1.0"
 START_MS = 1_900_000_000_000
 
 Nature = Literal[
-    "good", "load_bad", "probe_bad", "slow", "health_bad", "crashing", "tiring", "poison"
-]
+    "good", "load_bad", "probe_bad", "slow", "health_bad", "crashing", "tiring", "poison",
+    "crashing_beside", "hanging_beside",
+]  # fmt: skip
 """`poison` takes the machine down whenever it is loaded; `crashing` its runner once it serves,
-`tiring` once it is committed."""
+`tiring` once it is committed; the last two once they run beside what serves."""
+
+SHADOWED: Final = 20
+"""Rows that a candidate compares between two looks."""
 
 POLICY = Policy(health_window_s=10, min_requests=1, max_duration_s=100, limits=Limits())
 REFUSES = replace(POLICY, actions={"crashes": "refuse"})
@@ -170,6 +183,10 @@ class FakeRunners:
     dead: list[Death] = field(default_factory=list)
     count: int = 0
     crashes: dict[Digest, int] = field(default_factory=dict)
+    sampling: set[str] = field(default_factory=set)
+    """Runners that keep copies of requests."""
+    shadowed: dict[str, int] = field(default_factory=dict)
+    """Rows that a standby has compared."""
 
     def views(self) -> tuple[RunnerView, ...]:
         return tuple(self.processes)
@@ -220,6 +237,31 @@ class FakeRunners:
         errors = 50 if self.device.nature_of(load.digest) == "health_bad" else 0
         traffic = 100 if self.device.traffic else 0
         return InferenceWindow(load.manifest, load.manifest, answers=traffic, errors=errors)
+
+    def sample(self, runner: str, model: str, every_s: float) -> tuple[Sample, ...]:
+        assert self._view(runner).role == "serving"
+        self.sampling.add(runner)
+        return ()
+
+    def unsample(self, runner: str, model: str) -> None:
+        self.sampling.discard(runner)
+
+    def shadow(self, runner: str, model: str, base: Load, samples: tuple[Sample, ...]) -> Shadowed:
+        self.device.tick("shadow")
+        view = self._view(runner)
+        if view.role != "standby":
+            raise Violation(f"{runner} runs beside and is {view.role}")
+        load = next(load for load in view.loads if load.model == model)
+        nature = self.device.nature_of(load.digest)
+        if nature == "hanging_beside":
+            self._end(runner)
+            raise RunnerFailed("OUT-D313", "no answer", model=model, digest=load.digest)
+        if nature == "crashing_beside":
+            self._end(runner)
+            self.dead.append(Death(runner, "standby", -11, model, load.digest, "signal 11"))
+            raise RunnerFailed("OUT-D311", "signal 11", model=model, digest=load.digest)
+        rows = self.shadowed[runner] = self.shadowed.get(runner, 0) + SHADOWED
+        return Shadowed(Shadow(load.digest, rows, rows - 1, (rows,), (rows,), (rows,)), True)
 
     def serving(self, model: str = MODEL) -> list[Digest]:
         return [
@@ -282,6 +324,10 @@ class FakeMeter:
         return RUNNER_BYTES
 
 
+def _utc(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
+
+
 class Device:
     def __init__(
         self, bundles: tuple[FakeBundle, ...], natures: Mapping[str, Nature], room: int = 10**9
@@ -309,6 +355,14 @@ class Device:
         """Whether the link is lost for good once a trial has begun."""
         self.candidate: str | None = None
         """Of a rollout that has this device in its wave."""
+        self.shadow = False
+        """Whether the rollout wants its candidate to run beside what serves first."""
+        self.shadow_rows = 0
+        self.window: tuple[TransferWindow, ...] = ()
+        self.health = HealthOverride()
+        """Of the rollout."""
+        self.attempt = 1
+        self.local_time: LocalTime | None = _utc
         self.assigned = True
         self.pin: str | None = None
         self.stopped = False
@@ -423,7 +477,18 @@ class Device:
             return Trusted(plan, document, approvals, self.denied, plan_age_s=0)
         rollout = None
         if (candidate := self.digest(self.candidate)) is not None:
-            rollout = Rollout("m-1", 1, candidate, "0" * 32, 0, Wave(EVERYONE))
+            rollout = Rollout(
+                "m-1",
+                self.attempt,
+                candidate,
+                "0" * 32,
+                0,
+                Wave(EVERYONE),
+                require_shadow=self.shadow,
+                window=self.window,
+                health=self.health,
+                shadow_rows=self.shadow_rows,
+            )
         stable = self.digest(self.stable)
         rules = (Rule(None, stable, rollout),) if stable or rollout else ()
         plan = Plan("f", MODEL, 1, 1, rules)
@@ -462,6 +527,7 @@ class Device:
             agent=self.agent,
             guarded=lambda _: False,
             stopped=self.stopped,
+            local_time=self.local_time,
         )
         observed = actor.observe(model, decision.desired, self.now_ms, self.now_s)
         step = table.reconcile(decision.desired, observed, self.now_ms)
@@ -471,6 +537,7 @@ class Device:
         if isinstance(step, Stop | Unload):
             self.served_before = self.served()
         if not done.again:
+            actor.shadow(self.now_s)
             self.now_ms += 1000
             self.now_s += 1
         return decision, observed, step

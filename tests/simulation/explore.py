@@ -75,6 +75,19 @@ def both(stable: str, candidate: str) -> Event:
     return event
 
 
+def shadows(name: str) -> Event:
+    """A rollout that wants its candidate to run beside what serves first."""
+
+    def event(device: Device) -> None:
+        device.candidate, device.shadow = name, True
+
+    return event
+
+
+def lift_shadow(device: Device) -> None:
+    device.shadow = False
+
+
 def aborted(device: Device) -> None:
     device.candidate = None
 
@@ -289,6 +302,38 @@ SCENARIOS: tuple[Scenario, ...] = (
         previous=None,
         ends_on="A",
         reasons={"B": ("OUT-D310",)},
+    ),
+    Scenario("shadowed, then activated", (shadows("B"), lift_shadow)),
+    Scenario("shadowed, then activated, at any time", (shadows("B"), lift_shadow), steady=False),
+    Scenario("only shadowed", (shadows("B"),), ends_on="A"),
+    Scenario("shadowed, then aborted", (shadows("B"), aborted), ends_on="A", steady=False),
+    Scenario(
+        "shadowed, then asked for again in the trial",
+        (rolls_out("B"), shadows("B")),
+        ends_on=None,
+        steady=False,
+    ),
+    Scenario(
+        "kills its runner while it shadows",
+        (shadows("B"),),
+        {"B": "crashing_beside"},
+        ends_on="A",
+        reasons={"B": ("OUT-D311", "OUT-D312")},
+    ),
+    Scenario(
+        "hangs while it shadows",
+        (shadows("B"),),
+        {"B": "hanging_beside"},
+        ends_on="A",
+        reasons={"B": ("OUT-D311", "OUT-D312")},
+    ),
+    Scenario("no memory to shadow", (shadows("B"), lift_shadow), fits=2.2),
+    Scenario(
+        "shadowed while another model is updated",
+        (shadows("B"), neighbour_wants("Q"), lift_shadow),
+        neighbour="P",
+        neighbour_ends_on="Q",
+        steady=False,
     ),
     Scenario("stopped and started", (stop, go_on, wants("B"))),
     Scenario("current damaged", (damage_current,), ends_on="A"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from control_plane.rollout.gate import replay
+from control_plane.rollout import record as records
 from control_plane.store import Store
 from edge_agent.disk import Disk
 from edge_agent.technician.status import Status
@@ -110,12 +110,8 @@ class Judge:
         store = Store(self._ground.settings.store)
         try:
             for rollout in self._wisher.rollouts:
-                row = store.rollouts.get(rollout)
-                if row is None or not row.verdict:
-                    continue
-                again = replay(row.spec, row.verdict["inputs"])
-                now = (again.verdict, again.id, again.sentence)
-                if now != tuple(row.verdict[part] for part in ("verdict", "id", "sentence")):
+                kept = [json.loads(r.body) for r in store.evidence.list_records(rollout, 0, 500)]
+                if records.broken_at(kept) is not None or not all(map(records.agrees, kept)):
                     yield rollout
         finally:
             store.close()

@@ -12,11 +12,15 @@ from control_plane.rollout.advance import (
     Advance,
     Begin,
     Complete,
+    Pause,
     Position,
     StartSoak,
     decide,
 )
-from control_plane.rollout.phase import HEARD, Asked, Counts, phase_of
+from control_plane.rollout.evidence import Evidence, Silence, WaveEvidence
+from control_plane.rollout.gate import Judgement, replay
+from control_plane.rollout.phase import Asked, Counts, Phase, phase_of
+from control_plane.rollout.phase_table import AHEAD, HEARD
 from control_plane.rollout.plan import Going, Stable, completed, make_plan, numbered
 from control_plane.rollout.spec import RolloutSpec, read_spec
 from control_plane.rollout.waves import Target, plan_waves, wave_of
@@ -45,12 +49,18 @@ class Fleet:
         }
         self.heard = {d.document.device: 0 for d in devices}
         self.states: dict[str, ReportedState | None] = {d.document.device: None for d in devices}
+        self.phases: dict[str, Phase] = {d.document.device: "targeted" for d in devices}
         self.now_ms = 0
         self.at = Position("preparing", 0, 0)
         self.stables: tuple[Stable, ...] = (Stable(None, V1),)
         self.ended: Ended | None = None
         self.plan: Plan | None = None
         self.why = ""
+        self.began: dict[int, int] = {}
+        self.silences: dict[int, list[Silence]] = defaultdict(list)
+        self.quiet: set[str] = set()
+        """Who has been found silent in this wave, as a candidate or as a control."""
+        self.judgement: Judgement | None = None
         self.plans_published = 0
         self._publish()
 
@@ -59,9 +69,13 @@ class Fleet:
             self.now_ms += TICK_MS
             for device in self.devices:
                 state = device.step(self.plan, APPROVALS, self.now_ms)
-                if state is not None:
-                    self.states[device.document.device] = state
-                    self.heard[device.document.device] = self.now_ms
+                if state is None:
+                    continue
+                name = device.document.device
+                self.heard[name] = self.now_ms
+                if state is not self.states[name]:
+                    self.states[name] = state
+                    self.phases[name], _ = phase_of(Asked("digits-1", MODEL, V2, 1), state)
             self._decide()
 
     def counts(self) -> dict[int, Counts]:
@@ -69,24 +83,73 @@ class Fleet:
         found: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for name, wave in self.member.items():
             assert wave is not None
-            phase, _ = phase_of(Asked("digits-1", MODEL, V2, 1), self.states[name])
+            phase = self.phases[name]
             away = self.heard[name] < quiet_before_ms
             found[wave]["silent" if away and phase in HEARD else phase] += 1
-            found[wave]["unlinked"] += away and phase == "targeted"
+            found[wave]["unlinked"] += away and phase in AHEAD
         return {wave: Counts(**numbers) for wave, numbers in found.items()}
 
+    def _sweep(self) -> None:
+        """Who of the wave's candidates and of control has been quiet for too long by now."""
+        quiet_before_ms = self.now_ms - self.spec.silent_after_s * 1000
+        labels, at_risk = "", {"a": 0, "b": 0}
+        for name, wave in self.member.items():
+            assert wave is not None
+            if wave < self.at.wave or name in self.quiet:
+                continue
+            side = "a" if wave == self.at.wave else "b"
+            at_risk[side] += 1
+            if self.heard[name] < quiet_before_ms:
+                labels += side
+                self.quiet.add(name)
+        if labels and self.at.wave:
+            found = Silence(at_risk["a"], at_risk["b"], labels, self.now_ms)
+            self.silences[self.at.wave].append(found)
+
+    def _evidence(self) -> Evidence:
+        counts = self.counts()
+        return Evidence(
+            None,
+            tuple(
+                WaveEvidence(
+                    wave,
+                    self.began[wave],
+                    counts.get(wave, Counts()),
+                    silences=tuple(self.silences[wave]),
+                )
+                for wave in range(1, self.at.wave + 1)
+            ),
+        )
+
+    def _begin(self, wave: int) -> None:
+        self.at = dataclasses.replace(
+            self.at, status="running", wave=wave, wave_ms=self.now_ms, soak_ms=None
+        )
+        self.began[wave] = self.now_ms
+        # Who is away as a wave begins says nothing about it, whatever side it is on.
+        quiet_before_ms = self.now_ms - self.spec.silent_after_s * 1000
+        self.quiet = {name for name, heard in self.heard.items() if heard < quiet_before_ms}
+
     def _decide(self) -> None:
-        decision, _ = decide(self.spec, self.at, self.counts(), now_ms=self.now_ms, ready=True)
+        self._sweep()
+        decision, judgement = decide(
+            self.spec, self.at, self._evidence(), now_ms=self.now_ms, ready=True
+        )
+        if judgement is not None and judgement != self.judgement:
+            assert replay(judgement.inputs) == judgement
+            self.judgement = judgement
         match decision:
             case Begin():
-                self.at = dataclasses.replace(self.at, status="running", wave=1)
+                self._begin(1)
             case Advance(wave):
-                self.at = dataclasses.replace(self.at, wave=wave, soak_ms=None)
+                self._begin(wave)
             case StartSoak():
                 self.at = dataclasses.replace(self.at, soak_ms=self.now_ms)
             case Abort(why):
                 self.at = dataclasses.replace(self.at, status="aborted")
                 self.ended, self.why = Ended("digits-1", V2, "aborted"), why
+            case Pause(why):
+                self.at, self.why = dataclasses.replace(self.at, status="paused"), why
             case Complete():
                 self.at = dataclasses.replace(self.at, status="completed")
                 self.ended = Ended("digits-1", V2, "completed")
@@ -95,7 +158,7 @@ class Fleet:
 
     def _publish(self) -> None:
         going = []
-        if self.at.status == "running":
+        if self.at.status in ("running", "paused") and self.at.wave:
             wave = self.waves[self.at.wave - 1].wave
             going = [Going(None, "digits-1", 1, V2, SALT, 0, wave)]
         made = make_plan("north", MODEL, self.stables, going, self.ended)
@@ -167,7 +230,33 @@ def test_devices_that_vanish_after_activation_count_as_failed():
         it.run(ticks)
         statuses.append(it.at.status)
     assert statuses == ["running", "aborted"]
-    assert "fell silent" in it.why
+    assert it.why.startswith("12 of 12 devices fell silent")
+
+
+def test_an_outage_of_everybody_is_not_held_against_the_model():
+    it = fleet({"silent_after": "10 min", "soak": "25 min"})
+    it.run(30)
+    for device in it.devices[::2]:
+        device.linked = False
+    statuses = []
+    for ticks in (100, 600):
+        it.run(ticks)
+        statuses.append(it.at.status)
+        for device in it.devices:
+            device.linked = True
+    assert statuses == ["running", "completed"]
+    assert it.on(V2) == 500
+
+
+def test_a_few_devices_that_fail_are_asked_about_and_the_others_stay_as_they_are():
+    it = fleet({})
+    first = [d for d in it.devices if it.member[d.document.device] == 1]
+    for device in first[:2]:
+        device.bad = frozenset({V2})
+    it.run(200)
+    assert (it.at.status, it.at.wave) == ("paused", 1)
+    assert "2 of 12 failed" in it.why
+    assert it.on(V2) == 10
 
 
 def test_devices_without_traffic_never_let_a_rollout_pass():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 from math import ceil
 
@@ -9,14 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.rollout.spec import WaveSpec
-from control_plane.rollout.waves import Target, plan_waves, wave_of
+from control_plane.rollout.sizes import Holdback, WaveSpec, default_waves
+from control_plane.rollout.spec import RolloutSpec
+from control_plane.rollout.waves import (
+    Target,
+    check_names,
+    held_devices,
+    lay_out,
+    plan_waves,
+    settle,
+    wave_of,
+)
+from protocol import codec
 from protocol.errors import InvalidRequest
 from protocol.membership import EVERYONE
 from protocol.plan import Rollout
 
 SALT = "00112233445566778899aabbccddeeff"
 ALL = WaveSpec(percent=100)
+SPEC = RolloutSpec("digits", "v2")
+DAY_S = 86_400
 
 
 def targets(sites: dict[str, int], label: str = "site") -> list[Target]:
@@ -27,17 +40,19 @@ def targets(sites: dict[str, int], label: str = "site") -> list[Target]:
     ]
 
 
-def taken(planned, devices, salt=SALT, since=0) -> list[list[str]]:
+def local(target: Target) -> str:
+    return target.device.partition("-")[2]
+
+
+def taken(planned, devices, salt=SALT, since=0, holdback=0) -> list[list[str]]:
     """Devices per wave, as the devices themselves decide."""
     found = []
     for each in planned:
-        rollout = Rollout("digits-1", 1, "sha256-" + "0" * 64, salt, 5, each.wave)
+        rollout = Rollout(
+            "digits-1", 1, "sha256-" + "0" * 64, salt, 5, each.wave, holdback=holdback
+        )
         found.append(
-            [
-                t.device
-                for t in devices
-                if rollout.takes(t.device, t.device.partition("-")[2], t.labels, since)
-            ]
+            [t.device for t in devices if rollout.takes(t.device, local(t), t.labels, since)]
         )
     return found
 
@@ -55,9 +70,17 @@ def taken(planned, devices, salt=SALT, since=0) -> list[list[str]]:
         ([WaveSpec(devices=500), ALL], [312, 312]),
         ([WaveSpec(devices=80), WaveSpec(percent=25), ALL], [80, 80, 312]),
         ([ALL], [312]),
+        ([WaveSpec(names=("leeds-3", "york-9")), ALL], [2, 312]),
+        ([WaveSpec(names=("leeds-3", "york-9")), WaveSpec(devices=12), ALL], [2, 12, 312]),
+        ([WaveSpec(devices=12), WaveSpec(names=("leeds-3",)), ALL], [12, (12, 13), 312]),
+        ([WaveSpec(names=("leeds-3", "york-9")), WaveSpec(devices=1), ALL], [2, 2, 312]),
+        (
+            [WaveSpec(devices=12, exclude=("leeds-3",)), WaveSpec(devices=40), ALL],
+            [12, 40, 312],
+        ),
     ],
     ids=lambda value: (
-        str([(w.devices or f"{w.percent}%") for w in value])
+        str([(w.devices or w.names or f"{w.percent}%") for w in value])
         if isinstance(value[0], WaveSpec)
         else None
     ),
@@ -65,8 +88,10 @@ def taken(planned, devices, salt=SALT, since=0) -> list[list[str]]:
 def test_waves_have_exactly_the_size_that_was_asked_for(specs, sizes):
     devices = targets({"leeds": 200, "york": 112})
     planned = plan_waves(specs, devices, SALT)
-    assert [len(each) for each in taken(planned, devices)] == sizes
-    assert [each.devices for each in planned] == sizes
+    found = [len(each) for each in taken(planned, devices)]
+    assert [each.devices for each in planned] == found
+    for size, count in zip(sizes, found, strict=True):
+        assert count in (size if isinstance(size, tuple) else (size,))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +110,16 @@ def test_a_share_per_site_is_a_share_of_each_site(sites, percent, each):
         assert sum(name.startswith(f"north-{site or 'none'}-") for name in first) == count
 
 
+def test_a_share_per_site_counts_the_devices_that_a_list_has_named():
+    devices = targets({"leeds": 100, "york": 40})
+    named = WaveSpec(names=("leeds-1", "leeds-2", "york-1"))
+    planned = plan_waves([named, WaveSpec(percent=25, per="site"), ALL], devices, SALT)
+    second = taken(planned, devices)[1]
+    assert sum(name.startswith("north-leeds-") for name in second) == 25
+    assert sum(name.startswith("north-york-") for name in second) == 10
+    assert {"north-leeds-1", "north-leeds-2", "north-york-1"} <= set(second)
+
+
 def test_a_number_after_a_share_per_site_still_is_that_number():
     devices = targets({"leeds": 60, "york": 60})
     specs = [WaveSpec(devices=10), WaveSpec(percent=20, per="site"), WaveSpec(devices=50), ALL]
@@ -94,12 +129,57 @@ def test_a_number_after_a_share_per_site_still_is_that_number():
     assert sizes[2:] == [50, 120]
 
 
+def test_an_excluded_device_waits_for_a_wave_that_does_not_exclude_it():
+    devices = targets({"leeds": 40})
+    without = plan_waves([WaveSpec(devices=5), ALL], devices, SALT)
+    unwanted = taken(without, devices)[0][0].partition("-")[2]
+    specs = [WaveSpec(devices=5, exclude=(unwanted,)), WaveSpec(devices=10), ALL]
+    waves = taken(plan_waves(specs, devices, SALT), devices)
+    assert [len(each) for each in waves] == [5, 10, 40]
+    assert f"north-{unwanted}" not in waves[0]
+    # Its position is among the lowest, so it is the first that comes in.
+    assert f"north-{unwanted}" in waves[1]
+
+
+def test_a_device_that_is_no_longer_excluded_does_not_make_a_wave_too_large():
+    devices = targets({"leeds": 40})
+    lowest = taken(plan_waves([WaveSpec(devices=8), ALL], devices, SALT), devices)[0]
+    exclude = tuple(device.partition("-")[2] for device in lowest)
+    specs = [WaveSpec(devices=20, exclude=exclude), WaveSpec(devices=22), ALL]
+    assert [len(each) for each in taken(plan_waves(specs, devices, SALT), devices)] == [20, 22, 40]
+
+
 @pytest.mark.parametrize(
-    "specs", [[WaveSpec(devices=3)], [WaveSpec(percent=50)], [WaveSpec(percent=50, per="site")]]
+    "specs",
+    [
+        [WaveSpec(devices=3)],
+        [WaveSpec(percent=50)],
+        [WaveSpec(percent=50, per="site")],
+        [WaveSpec(names=("leeds-1",))],
+    ],
 )
 def test_a_last_wave_that_leaves_devices_out_is_refused(specs):
     with pytest.raises(InvalidRequest, match="S120"):
         plan_waves(specs, targets({"leeds": 8}), SALT)
+
+
+def test_a_named_device_that_the_rollout_does_not_change_is_refused():
+    with pytest.raises(InvalidRequest, match=r"waves\[1\]\.devices: leeds-9 is not changed"):
+        plan_waves([WaveSpec(names=("leeds-9",)), ALL], targets({"leeds": 8}), SALT)
+
+
+@pytest.mark.parametrize(
+    "spec, where",
+    [
+        (WaveSpec(names=("cam-l",)), "waves[1].devices"),
+        (WaveSpec(devices=1, exclude=("cam-l",)), "waves[1].exclude"),
+    ],
+)
+def test_a_name_that_no_device_has_is_refused_with_a_similar_one(spec, where):
+    with pytest.raises(InvalidRequest) as caught:
+        check_names([spec, ALL], {"cam-1", "press-7"})
+    assert (caught.value.code, caught.value.why) == ("OUT-S120", f"{where}: no device named cam-l")
+    assert caught.value.do == "a similar name: cam-1"
 
 
 def test_too_many_sites_for_a_plan_are_refused():
@@ -125,32 +205,193 @@ def test_another_salt_is_another_canary():
     assert first[0] != first[1]
 
 
+def test_a_wave_of_a_million_devices_is_a_few_numbers():
+    devices = targets({"leeds": 2_000, "york": 1_000})
+    specs = [WaveSpec(devices=12), WaveSpec(percent=25, per="site"), ALL]
+    assert all(len(codec.encode(each.wave)) < 120 for each in plan_waves(specs, devices, SALT))
+
+
+# --- what is held back ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "holdback, of, held",
+    [
+        (None, 300, 0),
+        (Holdback(devices=20), 300, 20),
+        (Holdback(percent=5), 300, 15),
+        (Holdback(percent=5), 301, 16),
+        (Holdback(percent=0.001), 300, 1),
+        (Holdback(), 300, 20),
+        (Holdback(), 1_000, 50),
+        (Holdback(), 1_000_000, 500),
+    ],
+)
+def test_exactly_as_many_devices_as_asked_for_are_held_back(holdback, of, held):
+    assert held_devices(holdback, of) == held
+    devices = targets({"leeds": min(of, 400)})
+    if of > len(devices):
+        return
+    layout = lay_out(dataclasses.replace(SPEC, holdback=holdback, waves=(ALL,)), devices, SALT)
+    assert layout.held == held
+    assert layout.waves[-1].devices == of - held
+    last = taken(layout.waves, devices, holdback=layout.holdback)[-1]
+    assert len(last) == of - held
+
+
+@pytest.mark.parametrize("holdback", [Holdback(devices=8), Holdback(devices=9), Holdback()])
+def test_a_holdback_that_leaves_no_device_is_refused(holdback):
+    spec = dataclasses.replace(SPEC, holdback=holdback, waves=(ALL,))
+    with pytest.raises(InvalidRequest, match="holdback"):
+        lay_out(spec, targets({"leeds": 8}), SALT)
+
+
+def test_a_device_that_is_named_takes_part_and_is_never_held_back():
+    devices = targets({"leeds": 40})
+    held = lay_out(
+        dataclasses.replace(SPEC, holdback=Holdback(devices=5), waves=(ALL,)), devices, SALT
+    )
+    outside = {t.device for t in devices} - set(
+        taken(held.waves, devices, holdback=held.holdback)[-1]
+    )
+    named = sorted(outside)[0].partition("-")[2]
+    spec = dataclasses.replace(
+        SPEC, holdback=Holdback(devices=5), waves=(WaveSpec(names=(named,)), ALL)
+    )
+    layout = lay_out(spec, devices, SALT)
+    waves = taken(layout.waves, devices, holdback=layout.holdback)
+    assert waves[0] == [f"north-{named}"]
+    assert len(waves[1]) == 35
+    assert f"north-{named}" in waves[1]
+
+
+# --- all together ---------------------------------------------------------------------------------
+
+NAMES = [f"d{n}" for n in range(50)]
 sizes = st.one_of(
     st.integers(1, 60).map(lambda n: WaveSpec(devices=n)),
     st.integers(1, 99).map(lambda n: WaveSpec(percent=n)),
     st.integers(1, 99).map(lambda n: WaveSpec(percent=n, per="site")),
+    st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True).map(
+        lambda names: WaveSpec(names=tuple(names))
+    ),
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(
     st.lists(sizes, max_size=5),
     st.lists(st.sampled_from(["", "a", "b", "c"]), min_size=1, max_size=50),
     st.binary(min_size=16, max_size=16).map(bytes.hex),
+    st.lists(st.sampled_from(NAMES), max_size=6, unique=True),
+    st.integers(0, 5),
+    st.integers(0, 45),
 )
-def test_who_is_in_stays_in_and_numbers_are_exact(specs, sites, salt):
+def test_who_is_in_stays_in_and_budgets_are_never_exceeded(
+    specs, sites, salt, unwanted, until, held
+):
+    """With lists, shares, numbers, exclusions and a control cohort, in any order."""
     devices = [Target(f"north-d{n}", {"site": s} if s else {}) for n, s in enumerate(sites)]
-    planned = plan_waves([*specs, ALL], devices, salt)
-    members = [set(each) for each in taken(planned, devices, salt)]
+    there = {local(device) for device in devices}
+    named = {name for spec in specs for name in spec.names}
+    exclude = tuple(name for name in unwanted if name not in named)
+    waves = tuple(
+        dataclasses.replace(
+            spec,
+            names=tuple(name for name in spec.names if name in there),
+            exclude=exclude if n < until else (),
+        )
+        for n, spec in enumerate(specs)
+        if not spec.names or set(spec.names) & there
+    )
+    named = {name for spec in waves for name in spec.names}
+    holdback = Holdback(devices=held) if 0 < held < len(devices) - len(named) else None
+    layout = lay_out(
+        dataclasses.replace(SPEC, waves=(*waves, ALL), holdback=holdback), devices, salt
+    )
+    members = [set(each) for each in taken(layout.waves, devices, salt, holdback=layout.holdback)]
     for earlier, later in pairwise(members):
         assert earlier <= later
-    inside = 0
-    for spec, wave, found in zip(specs, planned, members, strict=False):
+    free = len(devices) - layout.held
+    inside: set[str] = set()
+    for spec, wave, found in zip(waves, layout.waves, members, strict=False):
         assert wave.devices == len(found)
-        if spec.devices is not None:
-            assert len(found) == max(inside, min(spec.devices, len(devices)))
-        inside = len(found)
-    assert len(members[-1]) == len(devices)
+        assert not (found - inside) & {f"north-{name}" for name in spec.exclude}
+        if spec.names:
+            assert found == inside | {f"north-{name}" for name in spec.names}
+        elif spec.devices is not None:
+            assert len(found) <= max(len(inside), spec.devices)
+            if not exclude:
+                assert len(found) == max(len(inside), min(spec.devices, free))
+        elif spec.per is None:
+            assert len(found) <= max(len(inside), ceil(spec.percent * len(devices) / 100))
+        inside = found
+    assert len(members[-1]) == free == layout.waves[-1].devices
     for target in devices:
-        first = next(n for n, found in enumerate(members, start=1) if target.device in found)
-        assert wave_of(planned, salt, target.device, target.labels) == first
+        first = next(
+            (n for n, found in enumerate(members, start=1) if target.device in found), None
+        )
+        said = wave_of(layout.waves, salt, target.device, target.labels, holdback=layout.holdback)
+        assert said == first
+
+
+# --- default waves --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fleet, expected",
+    [
+        (1, [None]),
+        (2, [1, None]),
+        (4, [1, None]),
+        (5, [1, 3, None]),
+        (8, [1, 3, 4, None]),
+        (20, [1, 3, 10, None]),
+        (21, [3, 6, 11, 20, None]),
+        (300, [30, 75, 150, 285, None]),
+        (1_000, [100, 250, 500, 950, None]),
+        (1_001, [30, 300, 501, 951, None]),
+        (10_000, [30, 300, 1_000, 5_000, 9_500, None]),
+        (1_000_000, [30, 10_000, 100_000, 500_000, 950_000, None]),
+    ],
+)
+def test_default_waves_suit_the_size_of_the_fleet(fleet, expected):
+    waves = default_waves(fleet)
+    assert [wave.devices for wave in waves] == expected
+    assert waves[-1].everyone
+
+
+def test_in_a_small_fleet_a_person_lets_every_step_begin():
+    assert [wave.approve for wave in default_waves(8)] == [False, True, True, True]
+    assert not any(wave.approve for size in (1, 4, 21, 5_000) for wave in default_waves(size))
+
+
+def test_soaks_are_whole_days_and_longest_while_devices_are_left_to_compare_with():
+    assert {wave.soak_s for size in (3, 12, 500) for wave in default_waves(size)} == {DAY_S}
+    assert [wave.soak_s for wave in default_waves(5_000)] == [
+        DAY_S, DAY_S, DAY_S, DAY_S, 3 * DAY_S, DAY_S,
+    ]  # fmt: skip
+    # With a control cohort that is held back, it is the last wave itself.
+    assert [wave.soak_s for wave in default_waves(5_000, held=250)] == [
+        DAY_S, DAY_S, DAY_S, DAY_S, 3 * DAY_S,
+    ]  # fmt: skip
+
+
+@given(st.integers(1, 100_000), st.integers(0, 500))
+def test_default_waves_grow_and_end_with_everyone(fleet, held):
+    held = min(held, fleet - 1)
+    *sized, last = default_waves(fleet, held)
+    counts = [wave.devices for wave in sized]
+    assert last.everyone
+    assert all(earlier < later for earlier, later in pairwise([0, *counts, fleet - held]))
+
+
+def test_waves_of_the_spec_win_over_the_default_ones():
+    own = dataclasses.replace(SPEC, waves=(ALL,))
+    assert settle(own, 300) is own
+    assert len(settle(SPEC, 300).waves) == 5
+
+
+def test_a_soak_of_the_spec_is_that_of_every_default_wave():
+    spec = settle(dataclasses.replace(SPEC, soak_s=60.0), 5_000)
+    assert {spec.soak_of(n) for n in range(1, len(spec.waves) + 1)} == {60.0}
