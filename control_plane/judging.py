@@ -110,6 +110,10 @@ class Judge:
             )
         return Evidence(self._terms(rollout.id), tuple(waves))
 
+    def prepared(self, rollout_id: str) -> bool:
+        """Whether it is settled by what the rollout is judged: before that no wave may begin."""
+        return self._terms(rollout_id) is not None
+
     def _terms(self, rollout: str) -> Terms | None:
         terms = self._frozen.get(rollout) or self._store.evidence.terms(rollout)
         if terms is not None:

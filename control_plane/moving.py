@@ -53,6 +53,7 @@ class Judging(Protocol):
     """Collects evidence, a bounded piece per round."""
 
     def round(self, now_ms: int) -> None: ...
+    def prepared(self, rollout_id: str) -> bool: ...
     def evidence(self, rollout_id: str) -> Evidence: ...
     def shadowed(self, rollout: Rollout) -> Shadowed: ...
 
@@ -80,7 +81,8 @@ class Moving:
     def move(self, approvals: Approvals, ready: Collection[Digest], now_ms: int) -> None:
         """`ready`: candidates of which everything lies with the broker."""
         for rollout in self._store.rollouts.active():
-            self._move(rollout, approvals, rollout.candidate in ready, now_ms)
+            may_begin = rollout.candidate in ready and self._judge.prepared(rollout.id)
+            self._move(rollout, approvals, may_begin, now_ms)
 
     def _move(self, rollout: Rollout, approvals: Approvals, ready: bool, now_ms: int) -> None:
         looked = follow_changes(self._store, rollout, approvals, now_ms)

@@ -31,6 +31,7 @@ import edge_agent.cli  # noqa: E402 - the same
 import edge_agent.settings  # noqa: E402 - the same
 from control_plane.broker import VARIABLE as MOSQUITTO_VARIABLE  # noqa: E402 - the same
 from control_plane.roles import ALLOWS, PERMISSIONS, ROLES, Permission  # noqa: E402 - the same
+from control_plane.rollout.phase_page import phases_page  # noqa: E402 - the same
 from control_plane.web.app import create_app  # noqa: E402 - the same
 from control_plane.web.auth import PUBLIC, PUBLIC_BELOW  # noqa: E402 - the same
 from control_plane.web.permissions import endpoints as endpoints_of  # noqa: E402 - the same
@@ -131,6 +132,7 @@ def pages() -> dict[str, str]:
         "topics.md": topics_page(),
         "settings.md": settings_page(),
         "attacks.md": attacks_page(),
+        "rollout-phases.md": phases_page(),
     }
 
 

@@ -157,9 +157,10 @@ def _asks(shown: Shown) -> Iterator[str]:
     if asked["code"] == APPROVAL:
         yield _row("next", f"outrider rollout approve {name}")
         return
-    what = f"wave {asked['wave']}" if asked["wave"] else "completion"
+    what = f"wave {asked['wave']}" if asked["wave"] else "its completion"
     yield _row("next", f"outrider rollout explain {name}")
-    yield _row("", f"then: outrider rollout approve {name} ({what}), or abort {name}")
+    yield _row("", f"then: outrider rollout approve {name}   for {what}")
+    yield _row("", f"or:   outrider rollout abort {name}")
 
 
 # --- ended ----------------------------------------------------------------------------------------
@@ -171,8 +172,9 @@ def _completed(shown: Shown, now_ms: int) -> Iterator[str]:
     if not pending:
         said = f"{share(counts['healthy'], shown['targeted'])} healthy"
         others = [name for name in ("unexercised", *_ENDS) if counts.get(name)]
-        rest = "".join(f", {counts[name]:,} {_WORDS.get(name, name)}" for name in others)
-        yield f"{shown['id']}  {candidate}  completed  {said}{rest}"
+        yield f"{shown['id']}  {candidate}  completed  {said}"
+        if others:
+            yield _row("others", _counted(counts, tuple(others)))
         return
     head = f"{shown['id']}   completed for reachable devices, {pending:,} pending"
     yield _timed(head, _ended(shown, now_ms), now_ms)

@@ -43,10 +43,8 @@ def facts(preview: Shown) -> Iterator[tuple[str, str]]:
     if preview["held"]:
         yield "control", f"{plural(preview['held'], 'device')} held back until it completes"
     linked = preview["linked"]
-    yield (
-        "linked",
-        f"{linked['now']:,} now, {linked['within_30_days']:,} within 30 days, {linked['not']:,} not",
-    )
+    lately = f"{linked['now']:,} now, {linked['within_30_days']:,} within 30 days"
+    yield "linked", f"{lately}, {linked['not']:,} not"
     yield "bytes", _bytes(preview)
     returns = preview["returns"]
     if returns["on_disk"] or returns["download"]:

@@ -55,7 +55,7 @@ def foremost(rows: Iterable[Row]) -> Row:
 
 def series(row: Row) -> str:
     """ "latency, 6 h", "class 3 up, 1 d"."""
-    what = WORDS.get(row["metric"], row["metric"])
+    what = WORDS[row["metric"]]
     if row["part"] is not None:
         what = f"class {row['part']} {'up' if row['sign'] > 0 else 'down'}"
     elif row["metric"] == "confidence" and row["sign"] < 0:

@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr, betaincinv, comb, ndtr
+from scipy.special import bdtr, betaincinv, ndtr
 
 from control_plane.rollout.score import EDGES
 
@@ -33,7 +33,7 @@ Hour = tuple[Sequence[int], Sequence[int]]
 NOTHING: Final = float("-inf")
 """ln M before the first wave."""
 
-SMALL_FLEET: Final = 64
+SMALL_FLEET: Final = 30
 """Devices in both arms below which a wave of exactly n is not close enough to n coin tosses."""
 LARGE_WAVE: Final = 300
 """Devices from which a wave's limit chain also looks for rates only a little above the limit."""
@@ -103,57 +103,21 @@ def score_evidence(
     return found
 
 
-def urn_evidence(hours: Iterable[Hour], n_a: int, n_b: int, bets: Array) -> Array:
-    """`score_evidence` for exactly `n_a` candidates among `n_a + n_b` devices, shape (K,).
-
-    `hours`: slot counts (a, b) of each hour in which somebody was judged, in order. The labels of
-    an hour's devices are drawn without replacement from those still left, so an hour's wealth is
-    divided by its exact mean over all such draws: 1 on average, whatever the scores, in fleets of
-    any size, and nothing need be taken off. Raises `ValueError` for more devices than there are.
-    """
-    ratios = np.exp(bets)
-    ln = np.zeros(len(bets))
-    left_a, left = n_a, n_a + n_b
-    for a, b in hours:
-        here = [x + y for x, y in zip(a, b, strict=True)]
-        drawn_a, drawn = sum(a), sum(here)
-        if drawn_a > left_a or drawn - drawn_a > left - left_a:
-            raise ValueError(f"{drawn_a} of {drawn} drawn from {left_a} of {left}")
-        # Elementary symmetric polynomials: by number of candidates, the wealths of all draws.
-        wealths = np.ones((len(bets), 1))
-        for slot, devices in enumerate(here):
-            if devices:
-                j = np.arange(devices + 1)
-                ways = comb(devices, j) * ratios[:, slot, None] ** j
-                wider = np.zeros((len(bets), wealths.shape[1] + devices))
-                for k in j:
-                    wider[:, k : k + wealths.shape[1]] += wealths * ways[:, k, None]
-                wealths = wider
-        chances = comb(left - drawn, left_a - np.arange(drawn + 1.0)) / comb(left, left_a)
-        ln += bets @ np.asarray(a, float) - np.log(wealths @ chances)
-        left_a, left = left_a - drawn_a, left - drawn
-    return ln
-
-
 def hours_evidence(hours: Iterable[Hour], n_a: int, n_b: int, bets: Array) -> Array:
-    """Log wealths, shape (K,), of the slot counts (a, b) of each hour, in order.
-
-    Exact where that matters and costs little: in fleets below `SMALL_FLEET`. In larger ones, and
-    where others than those `n_a` and `n_b` have bet as well, as coin tosses.
-    """
+    """`score_evidence`, shape (K,), of the slot counts (a, b) of some hours, in any order, with
+    the allowance of small fleets."""
     known = list(hours)
     a, b = (np.sum([each[side] for each in known], axis=0) for side in (0, 1))
-    small = n_a + n_b < SMALL_FLEET
-    if small and a.sum() <= n_a and b.sum() <= n_b:
-        return urn_evidence(known, n_a, n_b, bets)
     return score_evidence(a, b, share_of(n_a, n_b), bets, less=small_fleet(n_a, n_b))
 
 
 def small_fleet(n_a: int, n_b: int) -> float:
     """What to subtract from ln E where exactly n_a devices, not n_a on average, are candidates.
 
-    It pays for any plausible scores, not for all that can be made up, which raise the mean of E up
-    to 1/P(Bin(n, w) = n_a). `urn_evidence` needs no such allowance.
+    Then E may be more than 1 on average, for scores that were made up to be so. Dynamic programming
+    over such scores in rollouts of three waves: without the allowance a wrong *fail* was up to 2.4
+    times as likely as promised with 10 devices, 1.7 times with 20, and less than promised with 30;
+    with it, less than promised everywhere.
     """
     return 0.5 if n_a + n_b < SMALL_FLEET else 0.0
 

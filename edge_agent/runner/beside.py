@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from edge_agent.runner.agreement import compare
 from edge_agent.runner.contract import Given, check_inputs
-from edge_agent.runner.samples import MOST_BYTES, MOST_REQUESTS, Sample
+from edge_agent.runner.sample import Sample
+from edge_agent.runner.samples import MOST_BYTES, MOST_REQUESTS, array_of
 from edge_agent.runner.session import ModelFailed
 from edge_agent.watch.fold import confidence_counts, has_confidence
 from protocol.errors import InvalidRequest
@@ -137,11 +138,11 @@ class Beside:
         try:
             given = [Given(each.name, each.datatype, each.shape) for each in sample.inputs]
             rows = check_inputs(mine, given)
-            inputs = {each.name: each.array() for each in sample.inputs}
+            inputs = {each.name: array_of(each) for each in sample.inputs}
             started = time.perf_counter()
             got = self._candidate.shadow(inputs)
             seconds = time.perf_counter() - started
-            wanted = {each.name: each.array() for each in sample.outputs}
+            wanted = {each.name: array_of(each) for each in sample.outputs}
             found = compare(mine, self._base, got, wanted, rows)
         except (InvalidRequest, ModelFailed, ValueError, TypeError, KeyError, MemoryError) as error:
             with self._lock:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from edge_agent.runner.samples import Sample
+from edge_agent.runner.sample import Sample
 from edge_agent.runner.views import Door, Load, ModelWindows, Role
 from protocol.codec import decode, encode
 from protocol.errors import InvalidRequest, PeerError

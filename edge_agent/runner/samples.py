@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 
 from edge_agent.runner.binary import from_binary, to_binary
 from edge_agent.runner.contract import Given
-from protocol.identifiers import Count
+from edge_agent.runner.sample import Sample as Sample
+from edge_agent.runner.sample import Tensor
 from protocol.members import Contract, TensorSpec
 
 Array = NDArray[Any]
@@ -30,32 +30,6 @@ TAKEN_BYTES: Final = 1024 * 1024
 """Handed over at once; more only where a single request has more."""
 KEPT_S: Final = 30.0
 """So long after somebody asked for the last time, copies are given up, and no more are made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One tensor as it travels between processes: values as the binary extension has them."""
-
-    name: str
-    datatype: str
-    shape: tuple[Count, ...]
-    data: bytes
-
-    def array(self) -> Array:
-        """Raises `InvalidRequest` for data that are not what it says."""
-        return from_binary(Given(self.name, self.datatype, self.shape), memoryview(self.data))
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One request, and what was answered."""
-
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(len(tensor.data) for tensor in (*self.inputs, *self.outputs))
 
 
 class Samples:
@@ -107,6 +81,12 @@ class Samples:
     def forgotten(self, now_s: float) -> bool:
         """Whether nobody has asked for a while."""
         return now_s - self._asked_s > KEPT_S
+
+
+def array_of(tensor: Tensor) -> Array:
+    """Raises `InvalidRequest` for data that are not what it says."""
+    given = Given(tensor.name, tensor.datatype, tensor.shape)
+    return from_binary(given, memoryview(tensor.data))
 
 
 def _size(arrays: Mapping[str, Array]) -> int:

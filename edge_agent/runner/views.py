@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge_agent.room import Need
-from edge_agent.runner.samples import Sample as Sample
+from edge_agent.runner.sample import Sample as Sample
 from protocol.errors import Failed
 from protocol.identifiers import Digest
 from protocol.reported import Answering, Shadow

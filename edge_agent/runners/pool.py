@@ -1,4 +1,7 @@
-"""All runners of one agent: found again at start, started, promoted, drained, and buried."""
+"""All runners of one agent: found again at start, started, promoted, drained, and buried.
+
+Long because every question to a runner and its death in the middle of it are dealt with here.
+"""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ HOUR_MS = 3_600_000
 NOW_MS = 20_000 * 24 * HOUR_MS
 SIZES = (1_000, 100_000, 1_000_000)
 ROUNDS = 200
-WARM = 20
-"""Rounds before the first that counts: they sample members, write the first plan, and so on."""
+WARM = 50
+"""Rounds before the first that counts, once members are sampled and terms are frozen."""
 SETTLING_MOST = 5_000
 GOAL = 1.5
 FIRST, SECOND = EVERYONE // 100, EVERYONE // 10
@@ -119,14 +119,15 @@ class Fleet:
         self.ticker.tick(self.now_ms)
         return (time.process_time_ns() - began) / 1e6
 
-    def settle(self) -> int:
-        """Rounds until what the judge does once for the rollout is done."""
-        for number in range(1, SETTLING_MOST):
+    def settle(self) -> None:
+        """Rounds until what the judge does once for a rollout is done, and some more."""
+        for _ in range(SETTLING_MOST):
             self.round()
-            stage = self.store.bets.progress("digits-1")
-            if number >= WARM and (stage is None or stage.stage not in ("sampling", "rehearsing")):
-                return number
-        return SETTLING_MOST
+            found = self.store.bets.progress("digits-1")
+            if found is not None and found.stage not in ("sampling", "rehearsing"):
+                break
+        for _ in range(WARM):
+            self.round()
 
 
 def fleet(folder: Path, size: int) -> Fleet:
@@ -235,11 +236,10 @@ def ticker_rows(sizes: Sequence[int] = SIZES, rounds: int = ROUNDS) -> list[Row]
     """One row per size, and the largest against the smallest."""
     with tempfile.TemporaryDirectory() as name, unsynced():
         fleets = []
-        settled = {}
         for size in sizes:
             began = time.monotonic()
             made = fleet(Path(name) / str(size), size)
-            settled[size] = made.settle()
+            made.settle()
             fleets.append(made)
             print(f"{size:,} devices: filled in {time.monotonic() - began:.0f} s", file=sys.stderr)
         taken: dict[int, list[float]] = {size: [] for size in sizes}

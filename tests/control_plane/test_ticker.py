@@ -373,7 +373,8 @@ def test_a_stage_advance_is_four_small_retained_messages_for_any_fleet(tmp_path,
     for number in range(devices):
         control.store.devices.enrol(f"north-{number}", {}, None, now_ms)
     control.roll_out("v2", waves=["1", "3", "100%"])
-    ticker.tick(now_ms)
+    while control.store.rollouts.active()[0].wave < 1:
+        ticker.tick(now_ms)
     for wave in (2, 3):
         counted.changed.clear()
         control.now_ms += 1000

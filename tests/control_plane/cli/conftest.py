@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from control_plane import cli, client
-from control_plane.cli import commands, rollouts, showing
+from control_plane.cli import commands, looking, showing
 from control_plane.client import Access, Client
 from protocol.identifiers import Digest
 from protocol.reported import ModelState, Note, Outcome
@@ -32,7 +32,7 @@ def outrider(api: Api, monkeypatch) -> Outrider:  # noqa: F811 - the fixture
     monkeypatch.setattr(commands, "Client", connected)
     monkeypatch.setattr(showing, "now_ms", lambda: api.clock[0])
     monkeypatch.setattr(client, "PAUSES_S", (0.0, 0.0))
-    monkeypatch.setattr(rollouts, "LOOK_S", 0.0)
+    monkeypatch.setattr(looking, "LOOK_S", 0.0)
 
     def run(*arguments: str, **more: object) -> Ran:
         return ran(cli.run, arguments, **more)  # type: ignore[arg-type]  # passed on

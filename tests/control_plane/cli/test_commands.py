@@ -1,6 +1,7 @@
 """What holds for every command: help, exit codes, streams, JSON, options, colour, interruption."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ import pytest
 import typer.main
 
 from control_plane import cli
-from control_plane.cli import commands
-from control_plane.client import Client
+from control_plane.cli import commands, starting
+from control_plane.client import Access, Client
 from protocol.problems import CATALOGUE
 from tests.control_plane.cli.conftest import healthy
 from tests.fakes.command_line import ran
@@ -39,7 +40,9 @@ def test_the_agreed_commands_are_there():
         *("init", "serve", "up", "demo", "explain"),
         *("model build", "model push", "model approve", "model list", "model show"),
         *("model reject", "model revoke", "model withdraw", "model deny", "model undeny"),
-        *("rollout start", "rollout status", "rollout pause", "rollout resume", "rollout abort"),
+        *("rollout plan", "rollout start", "rollout status", "rollout explain"),
+        *("rollout promote", "rollout approve", "rollout pause", "rollout resume"),
+        *("rollout abort", "rollout retry", "rollout return"),
         *("device enrol-token", "device list", "device show"),
         *("device pin", "device unpin", "device allow", "device set", "device import-records"),
         *("device retire", "device replace", "device sign-request", "broker config"),
@@ -82,8 +85,9 @@ JSON = [
     "model list",
     "model list digits",
     "model show digits/v1",
+    "rollout plan digits/v1",
     "rollout start digits/v1 --dry-run",
-    "rollout start digits/v1 --yes",
+    "rollout start digits/v1 --yes --expect-devices 2",
     "rollout status",
     "rollout pause",
     "rollout resume",
@@ -162,6 +166,8 @@ ENDS = [
     (2, "OUT-S121", "rollout start -f condition.yaml"),
     (2, "OUT-S130", "device list --cursor x"),
     (2, "OUT-S152", "rollout start digits/v1"),
+    (2, "OUT-S152", "rollout start digits/v1 --yes"),
+    (2, "OUT-S152", "rollout return digits/v1"),
     (3, "OUT-S110", "device show nobody"),
     (3, "OUT-S110", "rollout start digits/v9"),
     (3, "OUT-S110", "explain D999"),
@@ -230,7 +236,7 @@ def test_watching_prints_each_change_and_exits_with_the_outcome(api, outrider, m
     api.enrol("cam-1")
     api.post("rollouts", {"version": "digits/v1"})
     looks = iter([lambda: None, lambda: api.post("rollouts/digits-1/abort", {"why": "enough"})])
-    monkeypatch.setattr("control_plane.cli.rollouts.time.sleep", lambda s: next(looks)())
+    monkeypatch.setattr("control_plane.cli.looking.time.sleep", lambda s: next(looks)())
     result = outrider("rollout", "status", "--watch", "--json")
     assert result.exit == 1
     assert [json.loads(line)["status"] for line in result.out.splitlines()] == [
@@ -247,7 +253,7 @@ def test_ctrl_c_ends_only_the_watching(api, outrider, monkeypatch):
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("control_plane.cli.rollouts.time.sleep", interrupt)
+    monkeypatch.setattr("control_plane.cli.looking.time.sleep", interrupt)
     result = outrider("rollout", "status", "--watch")
     assert result.exit == 130
     assert "preparing" in result.out
@@ -260,7 +266,7 @@ def test_on_a_terminal_the_next_look_is_drawn_over_the_last(api, outrider, monke
     api.enrol("cam-1")
     api.post("rollouts", {"version": "digits/v1"})
     monkeypatch.setattr(
-        "control_plane.cli.rollouts.time.sleep", lambda s: api.post("rollouts/digits-1/pause")
+        "control_plane.cli.looking.time.sleep", lambda s: api.post("rollouts/digits-1/pause")
     )
     result = outrider("rollout", "status", "--watch", terminal=True)
     assert result.exit == 8
@@ -304,7 +310,87 @@ def test_json_does_not_mean_yes(api, outrider):
     refused = outrider("rollout", "start", "digits/v1", "--json")
     assert (refused.exit, refused.out) == (2, "")
     assert json.loads(refused.err)["code"] == "OUT-S152"
-    assert json.loads(outrider("rollout", "start", "digits/v1", "--json", "--yes").out)["id"]
+    agreed = outrider(
+        "rollout", "start", "digits/v1", "--json", "--yes", "--expect-devices", "2"
+    )  # fmt: skip
+    assert json.loads(agreed.out)["id"] == "digits-1"
+
+
+def test_a_script_says_how_many_devices_it_means(api, outrider):
+    api.approved("v1")
+    for name in ("cam-1", "cam-2"):
+        api.enrol(name)
+    start = ("rollout", "start", "digits/v1", "--yes")
+    unsaid = outrider(*start)
+    assert (unsaid.exit, unsaid.err.splitlines()[0]) == (
+        2, "error[OUT-S152]: nothing has changed: nobody said yes",
+    )  # fmt: skip
+    assert "--yes --expect-devices 2" in unsaid.err
+    other = outrider(*start, "--expect-devices", "3")
+    assert (other.exit, other.err.splitlines()) == (
+        5,
+        [
+            "error[OUT-R206]: another number of devices matches now",
+            "  why: 2 devices match now, not 3",
+            "  do:  outrider rollout plan digits/v1",
+        ],
+    )
+    assert api.get("rollouts").json()["count"] == 0
+    assert outrider(*start, "--to", "cam-1").exit == 5, "nobody has this label"
+    assert outrider(*start, "--expect-devices", "2").exit == 0
+
+
+def test_a_rollout_in_the_way_is_refused_before_anybody_is_asked(api, outrider):
+    api.approved("v1")
+    api.approved("v2")
+    for name in ("cam-1", "cam-2"):
+        api.enrol(name)
+    api.post("rollouts", {"version": "digits/v1"})
+    refused = outrider("rollout", "start", "digits/v2", answers="2")
+    assert (refused.exit, refused.err.splitlines()[0]) == (
+        5, "error[OUT-R201]: another rollout of this model is active",
+    )  # fmt: skip
+    instead = outrider("rollout", "start", "digits/v2", "--supersede", "digits-1", answers="2")
+    assert instead.exit == 0
+    assert "It ends digits-1. Type 2: " in instead.err
+    assert api.get("rollouts/digits-1").json()["superseded_by"] == "digits-2"
+
+
+@pytest.mark.parametrize(
+    "options, field, value",
+    [
+        ("--gates off", "gates", "off"),
+        ("--shadow", "shadow", "on"),
+        ("--holdback '5 %'", "holdback", "5 %"),
+        ("--holdback 20", "holdback", 20),
+        ("--unproven proceed", "unproven", "proceed"),
+        ("--on-failure 'abort keep'", "on_failure", "abort keep"),
+        ("--supersede digits-7", "supersedes", "digits-7"),
+        ("--soak 24h", "soak", "24h"),
+        ("--waves 1,100%", "waves", ["1", "100%"]),
+        ("--to 'site = a'", "to", "site = a"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["plan", "start"])
+def test_options_are_fields_and_win_over_the_file(
+    tmp_path, monkeypatch, verb, options, field, value
+):
+    sent: list[dict[str, object]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        return httpx.Response(422, json={"code": "OUT-S120", "detail": "enough"})
+
+    nobody = Access("http://nowhere", "north", "token")
+    monkeypatch.setattr(
+        starting, "connect", lambda home: Client(nobody, transport=httpx.MockTransport(answer))
+    )
+    written = "version: digits/v1\nto: all\nsoak: 1h\nwaves: [3]\nunproven: ask\n"
+    (tmp_path / "canary.yaml").write_text(written)
+    words = ["rollout", verb, "-f", str(tmp_path / "canary.yaml"), *shlex.split(options)]
+    assert ran(cli.run, words).exit == 2
+    fields = {"version": "digits/v1", "to": "all", "soak": "1h", "waves": [3], "unproven": "ask"}
+    assert sent == [{**fields, field: value}]
 
 
 # --- screens --------------------------------------------------------------------------------------

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise, product
+from itertools import combinations, product
 from math import comb, exp, inf, log, sqrt
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, hypergeom
 
 from control_plane.rollout.score import SLOTS
 from control_plane.rollout.sequential import (
@@ -29,7 +29,6 @@ from control_plane.rollout.sequential import (
     small_fleet,
     smallest_margin,
     smallest_shift,
-    urn_evidence,
 )
 
 CONTROL = (1, 2, 5, 9, 13, 15, 16, 13, 9, 4, 2, 1)
@@ -190,65 +189,7 @@ def test_what_is_taken_off_pays_for_waves_of_exactly_n_in_small_fleets(n, candid
     assert np.exp(ln).mean() <= 1.0
 
 
-@st.composite
-def urns(draw):
-    """Slots of a small fleet, how many of it are candidates, and the hours it is judged in."""
-    n = draw(st.integers(2, 8))
-    slots = np.array(draw(st.lists(st.integers(0, SLOTS - 1), min_size=n, max_size=n)))
-    n_a = draw(st.integers(1, n - 1))
-    bets = (
-        pass_bets(n_a, n - n_a)
-        if draw(st.booleans())
-        else fail_bets(n_a, n - n_a, draw(st.floats(1e-5, 0.2)))
-    )
-    # Not all of them need be judged at all.
-    cuts = sorted(draw(st.lists(st.integers(0, n), min_size=1, max_size=3)))
-    return slots, n_a, bets, list(pairwise([0, *cuts]))
-
-
-def hours_of(slots, candidate, spans):
-    def counts(those):
-        return tuple(np.bincount(those, minlength=SLOTS).tolist())
-
-    return [
-        (counts(slots[a:b][candidate[a:b]]), counts(slots[a:b][~candidate[a:b]])) for a, b in spans
-    ]
-
-
-@settings(deadline=None)
-@given(urns())
-def test_with_exactly_n_candidates_bets_earn_nothing_on_average_whatever_the_scores_are(urn):
-    slots, n_a, bets, spans = urn
-    total = np.zeros(len(bets))
-    for chosen in combinations(range(len(slots)), n_a):
-        candidate = np.isin(np.arange(len(slots)), chosen)
-        hours = hours_of(slots, candidate, spans)
-        total += np.exp(urn_evidence(hours, n_a, len(slots) - n_a, bets))
-        # Small fleets are judged so.
-        assert urn_evidence(hours, n_a, len(slots) - n_a, bets) == pytest.approx(
-            hours_evidence(hours, n_a, len(slots) - n_a, bets)
-        )
-    assert total / comb(len(slots), n_a) == pytest.approx(np.ones(len(bets)))
-
-
-def test_the_best_possible_split_of_a_small_fleet_is_worth_its_chance():
-    slots, candidate = np.array([11, 11, 11, 0, 0, 0, 0, 0]), np.arange(8) < 3
-    bets = np.where(np.arange(SLOTS) == 11, 50.0, 0.0)[None, :]
-    (ln,) = urn_evidence(hours_of(slots, candidate, [(0, 8)]), 3, 5, bets)
-    assert exp(ln) == pytest.approx(comb(8, 3))
-
-
-def test_an_urn_holds_only_so_many():
-    three = ((3,) + (0,) * 11, (0,) * SLOTS)
-    with pytest.raises(ValueError, match="3 of 3 drawn from 2 of 10"):
-        urn_evidence([three], 2, 8, pass_bets(2, 8))
-    # Others have bet as well: then they count as coin tosses, with an allowance.
-    assert hours_evidence([three], 2, 8, pass_bets(2, 8)) == pytest.approx(
-        score_evidence(*three, 0.2, pass_bets(2, 8), less=0.5)
-    )
-
-
-def test_large_fleets_bet_as_coin_tosses_hour_by_hour_or_at_once():
+def test_it_does_not_matter_in_which_hours_devices_are_judged():
     bets = fail_bets(10, 90, 0.002)
     hours = [(ALIKE, CONTROL), (WORSE, CONTROL)]
     both = [np.add(x, y) for x, y in zip(*hours, strict=True)]
@@ -258,8 +199,43 @@ def test_large_fleets_bet_as_coin_tosses_hour_by_hour_or_at_once():
 
 
 def test_only_small_fleets_pay():
-    assert small_fleet(10, 53) == 0.5
-    assert small_fleet(10, 54) == 0.0
+    assert small_fleet(10, 19) == 0.5
+    assert small_fleet(10, 20) == 0.0
+
+
+def outcomes(n_a, n_b, alpha):
+    """For scores in at most two slots: the chances and the evidence of all ways to draw labels."""
+    bets, w, n = fail_bets(n_a, n_b, alpha), share_of(n_a, n_b), n_a + n_b
+    for low, high in combinations((0, 2, 4, 6, 8, 10, 11), 2):
+        for above in range(1, n + 1):
+            drawn = np.arange(max(0, n_a - (n - above)), min(above, n_a) + 1)
+            a, both = np.zeros((len(drawn), SLOTS)), np.zeros(SLOTS)
+            a[:, low], a[:, high] = n_a - drawn, drawn
+            both[low], both[high] = n - above, above
+            ln = score_evidence(a, both - a, w, bets, less=small_fleet(n_a, n_b))
+            yield hypergeom.pmf(drawn, n, above, n_a), np.exp(ln).mean(axis=1)
+
+
+@pytest.mark.parametrize(
+    "waves",
+    [[(1, 7), (2, 5), (2, 3)], [(1, 9), (1, 8), (3, 5)], [(2, 18), (3, 15), (5, 10)]],
+    ids=["8 devices", "10 devices", "20 devices"],
+)
+@pytest.mark.parametrize("alpha", [0.0033, 0.001])
+def test_no_scores_whatever_make_a_wrong_fail_of_a_small_fleet_likelier_than_promised(waves, alpha):
+    # The worst chance to reach 1/alpha, from every wealth that the waves before may have left.
+    wealth = np.append(0.0, np.exp(np.linspace(-8, log(1 / alpha), 2000)))
+    worst = np.append(np.zeros(len(wealth) - 1), 1.0)
+    for number in range(len(waves), 0, -1):
+        share = 0.5**number
+        found = np.zeros(len(wealth))
+        n_a, n_b = waves[number - 1]
+        for chances, evidence in outcomes(n_a, n_b, alpha * share):
+            # Rounded up, so that the result is a bound.
+            after = np.searchsorted(wealth, (wealth[:, None] + share) * evidence)
+            found = np.maximum(found, worst[np.minimum(after, len(wealth) - 1)] @ chances)
+        worst = np.append(found[:-1], 1.0)
+    assert worst[0] <= alpha
 
 
 def test_without_control_there_is_no_bet():

@@ -1,4 +1,7 @@
-"""Members follow documents: labels, pins, agents and devices that come and go during a rollout."""
+"""Members follow documents: labels, pins, agents and devices that come and go during a rollout.
+
+Long because every case needs the same fleet, and the cases are the point.
+"""
 
 from __future__ import annotations
 

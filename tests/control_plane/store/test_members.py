@@ -1,4 +1,7 @@
-"""Counters are right after any sequence of operations, and time makes devices quiet and overdue."""
+"""Counters are right after any sequence of operations, and time makes devices quiet and overdue.
+
+Long because what reports do to members and what time does to them is one state.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from control_plane.rollout.evidence import Silence
 from control_plane.rollout.phase import AHEAD, HEARD, PHASES, WATCHED, Counts
 from control_plane.rollout.spec import RolloutSpec
 from control_plane.rollout.waves import PlannedWave
-from control_plane.store import Store, connections
+from control_plane.store import Store, connections, migrations
 from control_plane.store.bundles import BundleRow
 from control_plane.store.members import Member
 from control_plane.store.rollouts import Rollout
@@ -445,6 +448,41 @@ def test_what_is_called_all_the_time_costs_the_same_in_a_larger_fleet(store, cal
 
     work(50)
     assert work(1000) <= work(50) + 20
+
+
+def test_members_from_before_there_were_counters_are_counted_and_looked_at(tmp_path):
+    path = tmp_path / "store.sqlite"
+    earlier = [each for each in migrations.known() if each[0] < "m0010"]
+    store = Store(path, changes=earlier)
+    with_versions(store)
+    with store.write() as connection:
+        for name in "ab":
+            connection.execute(
+                "INSERT INTO device (id, local, labels, version, since, changed, pins, allow, "
+                "settings, enrolled_ms) VALUES (?, ?, '{}', 1, 1, 1, '{}', '{}', '{}', ?)",
+                (f"north-{name}", name, NOW),
+            )
+        for number, ended_ms in ((1, 5), (2, None)):
+            connection.execute(
+                "INSERT INTO rollout (id, model, number, attempt, candidate, spec, salt, as_of, "
+                "waves, excluded, status, looked, started_ms, ended_ms) VALUES (?, 'digits', ?, "
+                "1, ?, '{\"silent_after_s\":3600}', '', 0, '[]', '{}', 'running', 0, 0, ?)",
+                (f"digits-{number}", number, V2, ended_ms),
+            )
+            for name, phase in (("a", "activated"), ("b", "failed")):
+                connection.execute(
+                    "INSERT INTO member VALUES (?, ?, 1, ?, ?, NULL)",
+                    (f"digits-{number}", f"north-{name}", phase, NOW),
+                )
+    store.close()
+    store = Store(path)
+    members = store.rollouts.members
+    for rollout in ("digits-1", "digits-2"):
+        assert members.counts(rollout) == {1: Counts(activated=1, failed=1)}
+    assert members.sweep(NOW + HOUR - 1, NOW).fell == ()
+    (fell,) = members.sweep(NOW + HOUR, NOW).fell
+    assert (fell.rollout, fell.device, fell.what) == ("digits-2", "north-a", "quiet")
+    store.close()
 
 
 # --- any sequence of operations -------------------------------------------------------------------
