@@ -105,12 +105,12 @@ class Watch:
 
     def _answers(self) -> None:
         while not self._stop.wait(SAMPLE_S):
-            asked = self._caller.answered
             status = self.look()
             if status is not None and status.state.order is not None:
-                self.samples.append(
-                    Sample(time.monotonic(), status.answered, asked, _versions(status))
-                )
+                # The agent may have been stopped while it was asked: what is read before that is
+                # not of the moment that the sample names.
+                at, asked = time.monotonic(), self._caller.answered
+                self.samples.append(Sample(at, status.answered, asked, _versions(status)))
             self._memory()
 
     def _memory(self) -> None:
