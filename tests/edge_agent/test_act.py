@@ -144,7 +144,8 @@ def test_a_journal_that_finds_no_room_for_a_moment_holds_up_nothing_else(monkeyp
     found = Device((A, Z, B, C), {})
     found.install(None, None)
     found.stable = "A"
-    write, refused = Disk.write_journal, []
+    write = Disk.write_journal
+    refused: list[Journal] = []
 
     def full_once(disk: Disk, journal: Journal) -> Journal:
         if not refused:
