@@ -161,7 +161,10 @@ class Actor:
         try:
             return self._perform(step, observed, desired, now_ms)
         except Unavailable as error:
-            if error.code == denials.DISK_FULL and isinstance(desired, Run):
+            # A journal that found no room is written again next turn, and says nothing of the
+            # room that the bundle needs.
+            full = error.code == denials.DISK_FULL and isinstance(step, Stage)
+            if full and isinstance(desired, Run):
                 self._memory.short_of_room.add(desired.digest)
             return Performed(False, (error.code, error.why))
         except OutriderError as error:

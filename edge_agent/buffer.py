@@ -65,14 +65,11 @@ class Outbox:
         limit_bytes: int = 32_000_000,
         window_s: float = 3600.0,
         min_window_n: int = 50,
-        checkpoint_s: float = 300.0,
         synchronous: str = "FULL",
     ) -> None:
         self._rng = rng or random.SystemRandom()
         self._window_s = window_s
         self._min_window_n = min_window_n
-        self._checkpoint_s = checkpoint_s
-        self._checkpointed_s: float | None = None
         self._epoch: int | None = None
         self._next: dict[str, int] = {}
         self._open: dict[str, OpenWindow] = {}
@@ -90,11 +87,6 @@ class Outbox:
         """The last take of this runner that is committed; 0 if none is."""
         with self._file.reading() as db:
             return _taken(db, runner)
-
-    def checkpoint_due(self, now_s: float) -> bool:
-        """Whether counts in runners are older than they should get."""
-        last = self._checkpointed_s
-        return last is None or now_s - last >= self._checkpoint_s
 
     def commit_take(self, take: TakenCounts, now_s: float, now_ms: int) -> None:
         """Add a take to the open windows and remember its number, in one transaction.
@@ -119,7 +111,6 @@ class Outbox:
                     {"runner": take.runner, "most": _RUNNERS_REMEMBERED},
                 )
                 quota.note(db, "answers", sum(each.inference.answers for each in take.windows))
-        self._checkpointed_s = now_s
         for window in changed.values():
             self._remember(window)
         self._changed()

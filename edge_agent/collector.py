@@ -26,9 +26,14 @@ class Takes(Protocol):
 class Collector:
     """One per agent, used by the supervisor's thread."""
 
-    def __init__(self, runners: Takes, outbox: Outbox) -> None:
+    def __init__(self, runners: Takes, outbox: Outbox, checkpoint_s: float = 300.0) -> None:
+        """`checkpoint_s`: how old counts in a runner that serves may get."""
         self._runners = runners
         self._outbox = outbox
+        self._checkpoint_s = checkpoint_s
+        self._all_taken_s: float | None = None
+        """When all of them were asked last. What is taken from one that leaves or is parked, each
+        turn, says nothing of the age of what the others hold."""
 
     def collect(self, now_s: float, now_ms: int, *, whole: bool = False) -> None:
         """Take from runners that leave always, from the others when a checkpoint is due or `whole`.
@@ -36,10 +41,13 @@ class Collector:
         Raises `Unavailable` (OUT-D50x); nothing is lost by that, runners keep their counts.
         """
         views = [view for view in self._runners.views() if view.role != "standby"]
-        due = whole or self._outbox.checkpoint_due(now_s)
+        last = self._all_taken_s
+        due = whole or last is None or now_s - last >= self._checkpoint_s
         for view in views:
             if due or view.role in ("draining", "parked"):
                 self._take(view, now_s, now_ms)
+        if due:
+            self._all_taken_s = now_s
         self._outbox.close_due(now_s)
         self._outbox.close_unserved({load.manifest for view in views for load in view.loads})
 

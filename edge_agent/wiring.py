@@ -117,7 +117,6 @@ def build(settings: Settings, identity: Identity) -> Parts:
         limit_bytes=settings.buffer_bytes,
         window_s=intervals.window,
         min_window_n=intervals.min_window_answers,
-        checkpoint_s=intervals.checkpoint,
     )
     facts = find_facts()
     applications = Applications(paths.run)
@@ -178,7 +177,7 @@ def build(settings: Settings, identity: Identity) -> Parts:
             kept_free=lambda: kept_for_records(outbox.growth_bytes, disk.free_bytes()),
         ),
         outbox=outbox,
-        collector=Collector(Counted(runners, applications), outbox),
+        collector=Collector(Counted(runners, applications), outbox, intervals.checkpoint),
         reporter=Reporter(outbox, intervals.state),
         uplink=Uplink(
             outbox,

@@ -21,6 +21,7 @@ from control_plane.catalog.policy import Completed, checked
 from control_plane.catalog.profile import make_profile
 from control_plane.catalog.samples import fit, fixed_batch, run
 from control_plane.catalog.session import Session
+from control_plane.catalog.weights import move_out
 from protocol.bundle import (
     Index,
     Member,
@@ -48,6 +49,7 @@ _NAMES: Final = {
     "policy": "policy.json",
     "card": "card.json",
 }
+_MOVED_OUT: Final = "weights.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def build(
             "card": pretty(described),
         }
         files = [_file("model", _NAMES["model"], staged)]
-        files += [_file("weights", name, staged.parent / name) for name, _ in inspected.weights]
+        files += [_file("weights", name, staged.parent / name) for name in _weights(staged)]
         files += [_file(role, _NAMES[role], data) for role, data in documents.items()]
         layers = [member for member, _ in files]
         files.insert(0, _file("config", _NAMES["config"], _config(model, version, layers, card)))
@@ -215,10 +217,21 @@ def _at_least(needs: Needs, runtime: str) -> Needs:
 
 def _stage(folder: Path, inspected: Inspected) -> Path:
     model = folder / _NAMES["model"]
-    model.write_bytes(inspected.data)
     for name, file in inspected.weights:
         shutil.copyfile(file, folder / name)
+    data, name = inspected.data, _MOVED_OUT
+    while (folder / name).exists():
+        name = f"more-{name}"
+    if moved := move_out(data, name):
+        data, weights = moved
+        (folder / name).write_bytes(weights)
+    model.write_bytes(data)
     return model
+
+
+def _weights(model: Path) -> list[str]:
+    """Names of the files beside a staged model."""
+    return sorted(file.name for file in model.parent.iterdir() if file != model)
 
 
 def _file(role: str, name: str, content: bytes | Path) -> tuple[Member, bytes | Path]:

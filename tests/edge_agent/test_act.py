@@ -14,6 +14,7 @@ from edge_agent.reconcile import reconcile
 from edge_agent.runner.views import Load
 from edge_agent.state import model_state
 from edge_agent.steps import Activate, Commit, Fetch, Mark, Probe, Reject, Remember, Step
+from protocol.errors import Unavailable
 from protocol.identifiers import Digest, digest_of
 from protocol.plan import Candidate
 from protocol.reported import ModelState
@@ -137,6 +138,26 @@ def test_an_end_is_reported_once_and_numbered_on():
         (1, B.digest, "rejected"),
         (2, C.digest, "committed"),
     ]
+
+
+def test_a_journal_that_finds_no_room_for_a_moment_holds_up_nothing_else(monkeypatch):
+    found = Device((A, Z, B, C), {})
+    found.install(None, None)
+    found.stable = "A"
+    write = Disk.write_journal
+    refused: list[Journal] = []
+
+    def full_once(disk: Disk, journal: Journal) -> Journal:
+        if not refused:
+            refused.append(journal)
+            raise Unavailable("OUT-D201", "no space left")
+        return write(disk, journal)
+
+    monkeypatch.setattr(Disk, "write_journal", full_once)
+    found.settle()
+    assert refused
+    assert journal(found).current == A.digest
+    assert [outcome.result for outcome in found.outbox.outcomes] == ["committed"]
 
 
 def test_a_denial_notes_what_could_lift_it():

@@ -99,7 +99,6 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         limit_bytes=32_000_000,
         window_s=3600,
         min_window_n=50,
-        checkpoint_s=300,
     )
     yield Machine(tmp_path, runners, outbox)
     for view in runners.views():

@@ -54,20 +54,32 @@ class Pool:
 
 @pytest.fixture
 def outbox(tmp_path):
-    box = Outbox(tmp_path / "outbox.db", window_s=2.0, min_window_n=0, checkpoint_s=10.0)
+    box = Outbox(tmp_path / "outbox.db", window_s=2.0, min_window_n=0)
     yield box
     box.close()
 
 
 def test_counts_are_taken_when_a_checkpoint_is_due(outbox):
     pool = Pool([Runner("r-1", answers=30)])
-    collector = Collector(pool, outbox)
+    collector = Collector(pool, outbox, checkpoint_s=10.0)
     collector.collect(0.0, 1)
     pool.runners[0].answers = 12
     collector.collect(5.0, 2)
     assert outbox.answers == 30
     collector.collect(10.0, 3)
     assert outbox.answers == 42
+
+
+@pytest.mark.parametrize("role", ["parked", "draining"])
+def test_what_is_taken_each_turn_does_not_put_off_the_checkpoint_of_who_serves(outbox, role):
+    pool = Pool([Runner("r-1", answers=30), Runner("r-2", role=role)])
+    collector = Collector(pool, outbox, checkpoint_s=10.0)
+    collector.collect(0.0, 1)
+    pool.runners[0].answers = 12
+    for turn in range(1, 101):
+        pool.runners[1].answers = 1
+        collector.collect(turn / 10, turn)
+    assert pool.runners[0].answers == 0
 
 
 def test_a_killed_supervisor_loses_and_repeats_nothing(outbox):

@@ -62,6 +62,22 @@ def test_a_synchronised_clock_at_2040_trusts_nothing_and_leaves_no_trace(tmp_pat
     assert device.read(fleet.broker)
 
 
+def test_what_a_wrong_clock_called_expired_is_trusted_once_the_clock_is_right(fleet, device):
+    fleet.publish()
+    device.read(fleet.broker)
+    fleet.later(hours=1)
+    v2 = fleet.approve("digits/v2")
+    fleet.publish()
+    right, device.machine.wall_ms = device.machine.wall_ms, START_MS + 5000 * DAY_MS
+    with pytest.raises(Unavailable, match="T121"):
+        device.read(fleet.broker)
+
+    device.machine.wall_ms = right
+
+    assert device.read(fleet.broker)  # the very bytes that are retained, asked for again
+    assert v2 in device.trust.approvals
+
+
 def test_an_expired_timestamp_stops_freshness_and_leaves_approvals(fleet, device):
     v1 = fleet.approve("digits/v1")
     fleet.publish()

@@ -33,7 +33,8 @@ class RunnerLife:
 
     pid: int
     promoted: float
-    ended: float | None
+    ended: Span | None
+    """It ended somewhere in it."""
     drained: bool
     """It was told to leave, and nobody killed it: its end is no death."""
 

@@ -183,7 +183,7 @@ def lost_at_most(seen: Evidence) -> int:
 
 def _deaths(seen: Evidence) -> list[Span]:
     return [
-        Span(life.ended - SLACK_S, life.ended + SLACK_S)
+        Span(life.ended.begin - SLACK_S, life.ended.end + SLACK_S)
         for life in seen.runners
         if life.ended is not None and not life.drained
     ]
@@ -195,7 +195,7 @@ def _nobody_listens(seen: Evidence) -> list[Span]:
     for absence in seen.absences:
         begin = absence.begin
         lives = [
-            (life.promoted, life.ended if life.ended is not None else float("inf"))
+            (life.promoted, life.ended.begin if life.ended is not None else float("inf"))
             for life in seen.runners
         ]
         for promoted, ended in sorted(lives):

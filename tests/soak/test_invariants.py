@@ -28,7 +28,7 @@ from tests.soak.invariants import (
 GOOD = Evidence(
     answered=100,
     versions={"v1": 60, "g1": 40},
-    runners=(RunnerLife(10, 0.0, 8.0, True), RunnerLife(11, 7.0, None, False)),
+    runners=(RunnerLife(10, 0.0, Span(8.0, 8.0), True), RunnerLife(11, 7.0, None, False)),
     samples=(
         Sample(1.0, 10, 12, {"timestamp": 5, "plan": 0}),
         Sample(2.0, 20, 22, {"timestamp": 6, "plan": 3}),
@@ -49,7 +49,7 @@ GOOD = Evidence(
 )
 DIED = replace(
     GOOD,
-    runners=(RunnerLife(10, 0.0, 5.0, False), RunnerLife(11, 5.5, None, False)),
+    runners=(RunnerLife(10, 0.0, Span(5.0, 5.0), False), RunnerLife(11, 5.5, None, False)),
     failures=(Failure(4.9, 5.05, "reset"),),
     counted=80,
     stored=80,
@@ -143,7 +143,7 @@ def test_every_invariant_has_a_violation_that_is_found():
 def test_requests_may_fail_while_neither_agent_nor_runner_is_there():
     killed = replace(
         GOOD,
-        runners=(RunnerLife(10, 0.0, 5.0, False), RunnerLife(11, 7.5, None, False)),
+        runners=(RunnerLife(10, 0.0, Span(5.0, 5.0), False), RunnerLife(11, 7.5, None, False)),
         absences=(Span(4.0, 7.0),),
         failures=(Failure(6.0, 6.1, "refused"),),
     )

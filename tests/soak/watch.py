@@ -31,8 +31,10 @@ class Watch:
         self._caller = caller
         self._stop = threading.Event()
         self._known: dict[int, int] = {}
-        self._ends: dict[int, float] = {}
+        self._ends: dict[int, Span] = {}
+        """A process ends between two looks."""
         self._seen: set[str] = set()
+        self._seen_twice: set[str] = set()
         self.samples: list[Sample] = []
         self.peaks: dict[str, int] = {}
         self.status: Status | None = None
@@ -86,31 +88,35 @@ class Watch:
         return [json.loads(line) for line in self._at.diary.read_text().splitlines()]
 
     def _processes(self) -> None:
+        looked = time.monotonic()
         while not self._stop.wait(LOOK_S):
             names = {each.name for each in Path("/proc").iterdir() if each.name.isdigit()}
-            if names - self._seen:
+            # Twice: between fork and exec a runner still has the command line of its parent.
+            if names - self._seen_twice:
                 for pid in runner_pids(self._at.home):
                     if pid not in self._known:
                         with suppress(OSError):
                             self._known[pid] = os.pidfd_open(pid)
+            self._seen_twice = names & self._seen
             self._seen = names
             poll = select.poll()
             for pid, descriptor in self._known.items():
                 if pid not in self._ends:
                     poll.register(descriptor, select.POLLIN)
             ended = {descriptor for descriptor, _ in poll.poll(0)}
+            before, looked = looked, time.monotonic()
             for pid, descriptor in self._known.items():
                 if descriptor in ended:
-                    self._ends[pid] = time.monotonic()
+                    self._ends[pid] = Span(before, looked)
 
     def _answers(self) -> None:
         while not self._stop.wait(SAMPLE_S):
-            asked = self._caller.answered
             status = self.look()
             if status is not None and status.state.order is not None:
-                self.samples.append(
-                    Sample(time.monotonic(), status.answered, asked, _versions(status))
-                )
+                # The agent may have been stopped while it was asked: what is read before that is
+                # not of the moment that the sample names.
+                at, asked = time.monotonic(), self._caller.answered
+                self.samples.append(Sample(at, status.answered, asked, _versions(status)))
             self._memory()
 
     def _memory(self) -> None:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -94,6 +95,50 @@ def test_external_data_travels_with_the_bundle(tmp_path):
     folder = on_a_device(bundle, tmp_path / "device")
     assert (folder / "weights-0.bin").read_bytes() == (tmp_path / "data/w.bin").read_bytes()
     onnxruntime.InferenceSession(str(folder / "model.onnx"))
+
+
+def test_large_weights_move_into_a_file_that_a_device_can_map(tmp_path):
+    import onnxruntime
+
+    large = built(tmp_path, classifier(hidden=1_000_000))
+    folder = on_a_device(large, tmp_path / "device")
+    assert (folder / "model.onnx").stat().st_size < 10_000
+    assert (folder / "weights.bin").stat().st_size >= 4 * 8_000_000
+    shipped = onnx.load(folder / "model.onnx", load_external_data=False)
+    kept = {each.name: each for each in shipped.graph.initializer}
+    assert kept["fc.bias"].data_location == TensorProto.DEFAULT
+    said = {entry.key: entry.value for entry in kept["fc.weight"].external_data}
+    assert said["location"] == "weights.bin"
+    assert int(said["offset"]) % 4096 == 0
+    golden = read_golden(read_bundle(folder))
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    got = dict(
+        zip(golden.outputs, session.run(list(golden.outputs), dict(golden.inputs)), strict=True)
+    )
+    assert difference(large.contract, golden.outputs, got) is None
+
+
+def test_the_same_large_model_gives_the_same_bundle(tmp_path):
+    (tmp_path / "again").mkdir()
+    first, second = (
+        built(folder, classifier(hidden=500_000)) for folder in (tmp_path, tmp_path / "again")
+    )
+    assert first.digest == second.digest
+
+
+def test_moved_weights_do_not_take_the_name_of_external_data(tmp_path):
+    proto = classifier(hidden=1_000_000)
+    path = save(proto, tmp_path / "net.onnx")
+    loaded = onnx.load(path)
+    bias = next(each for each in loaded.graph.initializer if each.name == "conv1.bias")
+    (tmp_path / "weights.bin").write_bytes(bias.raw_data)
+    bias.ClearField("raw_data")
+    bias.data_location = TensorProto.EXTERNAL
+    bias.external_data.add(key="location", value="weights.bin")
+    onnx.save(loaded, path)
+    bundle = build(path, {"pixels": rows()}, "net/v1", into=tmp_path)
+    folder = on_a_device(bundle, tmp_path / "device")
+    assert {each.name for each in folder.glob("*.bin")} == {"weights.bin", "more-weights.bin"}
 
 
 def test_contract_and_roles_are_taken_from_what_the_model_does(tmp_path):
