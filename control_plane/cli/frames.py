@@ -17,6 +17,8 @@ APPROVAL: Final = "OUT-R205"
 """What a rollout asks whose next wave a person lets begin."""
 MOST_NAMED: Final = 3
 """So many devices that were not reached are named."""
+AWAY_S: Final = 600.0
+"""A device that was heard since will read its plan in a moment: it is only counted."""
 _FIRST: Final = ("targeted", "reached", "staged", "activated", "healthy")
 _ENDS: Final = ("failed", "rolled_back", "silent", "refused")
 _RARE: Final = ("unexercised", "unlinked", "excluded")
@@ -45,9 +47,9 @@ def _going(shown: Shown, now_ms: int) -> Iterator[str]:
     where = f"wave {shown['wave']} of {len(waves)}" if shown["wave"] else f"{len(waves)} waves"
     again = f", attempt {shown['attempt']}" if shown["attempt"] > 1 else ""
     yield _timed(f"{_head(shown)}   {where}, {shown['status']}{again}", now_ms, now_ms)
-    if shown["status"] == "paused" and shown["why"]:
+    if shown["status"] == "paused" and shown["why"] and shown["why"] != shown["sentence"]:
         yield _row("why", shown["why"])
-    if shown["sentence"] and shown["sentence"] != shown["why"]:
+    if shown["sentence"]:
         yield _row("verdict", _verdict(shown))
     yield from _tree(shown)
     yield from _beside(shown)
@@ -94,18 +96,18 @@ def _waits(wave: Shown, number: int, before: int) -> str:
 def _not_reached(away: Shown) -> str:
     """Why a device is silent nobody here knows; when it was heard is known."""
     named = [
-        f"{each['device']}, "
-        + (
-            "never heard"
-            if each["silent_seconds"] is None
-            else f"heard {duration(each['silent_seconds'])} ago"
-        )
-        for each in away["newest"][:MOST_NAMED]
-    ]
+        f"{each['device']}, {_heard(each['silent_seconds'])}"
+        for each in away["newest"]
+        if each["silent_seconds"] is None or each["silent_seconds"] >= AWAY_S
+    ][:MOST_NAMED]
     if not named:
         return ""
     more = away["devices"] - len(named)
     return f"not reached: {'; '.join(named)}" + (f"; and {more:,} more" if more else "")
+
+
+def _heard(silent_s: float | None) -> str:
+    return "never heard" if silent_s is None else f"heard {duration(silent_s)} ago"
 
 
 def _beside(shown: Shown) -> Iterator[str]:
@@ -180,7 +182,8 @@ def _completed(shown: Shown, now_ms: int) -> Iterator[str]:
     yield _timed(head, _ended(shown, now_ms), now_ms)
     yield f"└─ wave {shown['wave']}  {_counted(counts, _FIRST)}"
     get = "gets it when it returns" if pending == 1 else "get it when they return"
-    yield _row("stable", f"{candidate} (plan {shown['plan']}); the {pending:,} {get}")
+    plan = f" (plan {shown['plan']})" if shown["plan"] else ""
+    yield _row("stable", f"{candidate}{plan}; the {pending:,} {get}")
 
 
 def _aborted(shown: Shown, now_ms: int) -> Iterator[str]:

@@ -111,8 +111,10 @@ def return_to(
             _show_return(preview, as_json)
             raise typer.Exit(CHANGES)
         targeted = preview["targeted"]
+        if not yes:
+            screen.hint(f"{_return(preview)}.")
         asked.agree(
-            f"{plural(targeted, 'device')} shall run {reference}: {_return(preview)}.",
+            f"{plural(targeted, 'device')} shall run {reference}.",
             targeted,
             whole_fleet=preview["matched"] >= asked.fleet_of(client),
             yes=yes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 from control_plane.catalog import layout
 from control_plane.catalog.build import BuiltBundle
 from control_plane.demo.fleet import Device, wait_until
-from control_plane.demo.stage import MODEL, Stage, clean_rows, drifted_rows
+from control_plane.demo.stage import ENDS, MODEL, Stage, clean_rows, drifted_rows
 from protocol.errors import Failed, OutriderError
 from protocol.identifiers import Digest
 from protocol.topics import Topics
@@ -20,6 +21,9 @@ from protocol.wording import size
 ROLLOUT_S: Final = 120.0
 CUT_S: Final = 8.0
 DRIFT_ROWS: Final = 100
+SHADOWED: Final = 30
+ASKS: Final = "OUT-R205"
+ASKED_FIRST: Final = {"devices": 3, "approve": True}
 STRICT: Final = {"bad": "> 10 %", "denominator": "activated", "min_completed": 1}
 
 
@@ -40,13 +44,35 @@ def first_model(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> No
     stage.expect(1, "rollout", "completed", shown["status"])
 
 
-def better_model(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> None:
+def better_model(
+    stage: Stage, waves: Sequence[str | dict[str, Any]] = ("1", ASKED_FIRST, "100%")
+) -> None:
+    """It runs beside the old one first, and a person lets it go on where its wave says so."""
     stage.transcript.scene(2, "A better model")
     stage.ship("v2", 1200)
     _built(stage, "v2", "1,200 rows")
     _approved(stage, "v2")
-    stage.follow(stage.start("v2", waves, error_condition=STRICT), ROLLOUT_S)
+    shadow = {"rows": SHADOWED, "agreement": ">= 80 %"}
+    rollout = stage.start("v2", waves, shadow=shadow, error_condition=STRICT)
+    told: set[str] = set()
+
+    def ended(shown: dict[str, Any]) -> bool:
+        beside = shown["shadow"] or {}
+        if beside.get("with_rows") and not beside["active"] and "shadow" not in told:
+            told.add("shadow")
+            agree = f"{beside['agreed']:,} of {beside['rows']:,} answers agree"
+            stage.transcript.line("shadow", f"{agree}, none was given to an application")
+        if shown["waits_for"] and shown["waits_for"]["code"] == ASKS:
+            stage.transcript.line("verdict", f"{shown['verdict']}: {shown['sentence']}")
+            stage.fleet.client.post(f"rollouts/{rollout}/approve", {"why": "looks good"})
+            stage.transcript.line("approved", f"wave {shown['waits_for']['wave']}, by an operator")
+            return False
+        return shown["status"] in ENDS
+
+    shown = stage.follow(rollout, ROLLOUT_S, ended)
     time.sleep(2)
+    stage.expect(2, "rollout", "completed", shown["status"])
+    stage.expect(2, "answers compared before it served", "yes", "yes" if told else "no")
     before, after = _mean_accuracy(stage, "v1"), _mean_accuracy(stage, "v2")
     stage.transcript.line("accuracy", f"{before:.2f} -> {after:.2f}   (held-out rows)")
     on = stage.running("v2")
@@ -60,7 +86,9 @@ def bad_model(stage: Stage, canaries: int = 3) -> None:
     built = stage.ship("v3", 1200, shuffled_labels=True)
     stage.transcript.line("built", "digits/v3   trained on row-shuffled labels")
     _approved(stage, "v3")
-    rollout = stage.start("v3", [str(canaries), "100%"], error_condition=STRICT)
+    # What one device does proves nothing, so the gate alone would ask a person.
+    rules = {} if canaries > 1 else {"error_condition": STRICT}
+    rollout = stage.start("v3", [str(canaries), "100%"], **rules)
     started = time.monotonic()
     returned: dict[str, str] = {}
 
@@ -82,6 +110,10 @@ def bad_model(stage: Stage, canaries: int = 3) -> None:
     stage.transcript.line(
         "rollout", f"{shown['status']} by itself: {len(returned)} of {canaries} rolled back"
     )
+    replayed = stage.fleet.client.get(f"rollouts/{rollout}/explanation")["replayed"]
+    stage.transcript.line("why", shown["sentence"])
+    stage.transcript.line("replayed", replayed["said"])
+    stage.expect(3, "verdict computed again from its record", "fail", replayed["verdict"])
     never = [d.name for d in stage.devices if d.name not in ran and d.name in untouched]
     stage.transcript.line("", f"{len(never)} devices never received digits/v3")
     stage.expect(3, "rollout aborted by itself", "aborted", shown["status"])
@@ -161,6 +193,7 @@ def pin(stage: Stage, device: Device) -> None:
         seen.append(version)
     stage.transcript.line(device.name, "pinned to digits/v1; unpinned: back on digits/v2")
     stage.expect(6, f"{device.name} after pin, after unpin", "v1 v2", " ".join(seen))
+    _fleet_returns(stage, "v1")
     holding = [each.name for each in stage.devices if stage.holds(each, lacking.digest)]
     stage.expect(
         6,
@@ -204,6 +237,18 @@ def power_cut(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> None
     stage.note(7, "frames lost and published again", "> 0", size(again), again > 0)
     _counts(stage, 7, *stage.settle_counts())
     _no_failures(stage, 7)
+
+
+def _fleet_returns(stage: Stage, version: str) -> None:
+    """One command, and what devices have on disk."""
+    before = sum(each["published_bytes"] for each in payloads(stage))
+    stage.follow(stage.return_to(version), ROLLOUT_S)
+    wait_until(lambda: not _not_in(stage, _serving(stage, version)), "all have returned", 60)
+    travelled = sum(each["published_bytes"] for each in payloads(stage)) - before
+    on = _serving(stage, version)
+    said = f"{len(on)} devices back on digits/{version} from their own disks"
+    stage.transcript.line("return", said)
+    stage.expect(6, "bytes published for the return", 0, travelled)
 
 
 def _lacking_a_signature(stage: Stage, pin: str) -> tuple[BuiltBundle, int]:

@@ -106,9 +106,15 @@ class Stage:
     def _settings(self) -> Settings:
         return read({}, self.fleet.home)
 
-    def start(self, version: str, waves: Sequence[str], **spec: Any) -> str:
+    def start(self, version: str, waves: Sequence[str | dict[str, Any]], **spec: Any) -> str:
         body = {"version": f"{MODEL}/{version}", "waves": list(waves), **spec}
         rollout: str = self.fleet.client.post("rollouts", body)["id"]
+        return rollout
+
+    def return_to(self, version: str) -> str:
+        """The whole fleet, to a version that it may have on disk."""
+        body = {"version": version, "why": "demo"}
+        rollout: str = self.fleet.client.post(f"models/{MODEL}/return", body)["id"]
         return rollout
 
     def look(self, rollout: str) -> dict[str, Any]:

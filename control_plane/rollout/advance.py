@@ -122,7 +122,8 @@ def decide(
         return _failed(spec, at, judgement), judgement
     if at.status != "running":
         return Wait(), judgement
-    step = _shadow(spec.shadow, at, shadowed) if at.shadowing else None
+    empty = evidence.of(at.wave).counts.all == 0
+    step = _shadow(spec.shadow, at, shadowed, empty=empty) if at.shadowing else None
     if step is None and not at.shadowing:
         step = _judged(spec, at, evidence, judgement, now_ms)
     return step or _late(spec, at, judgement, evidence, now_ms), judgement
@@ -140,8 +141,11 @@ def _failed(spec: RolloutSpec, at: Position, judgement: Judgement) -> Decision:
     return Abort(judgement.sentence, keep=spec.on_failure == "abort keep")
 
 
-def _shadow(spec: ShadowSpec | None, at: Position, shadowed: Shadowed | None) -> Decision | None:
-    if spec is None:
+def _shadow(
+    spec: ShadowSpec | None, at: Position, shadowed: Shadowed | None, *, empty: bool
+) -> Decision | None:
+    """`empty`: no device is in the wave any more, so nothing could ever be compared."""
+    if spec is None or empty:
         return LiftShadow()
     if shadowed is None or shadowed.reached == 0 or shadowed.rows == 0:
         return None
@@ -184,7 +188,9 @@ def _late(
     spec: RolloutSpec, at: Position, judgement: Judgement, evidence: Evidence, now_ms: int
 ) -> Decision:
     began_ms = _began_ms(at, evidence)
-    if judgement.verdict == "insufficient" and not at.accepted:
+    # Earlier waves may have shown enough while nothing is heard of the shadows of this one.
+    lacks = judgement.verdict == "insufficient" or at.shadowing
+    if lacks and not at.accepted:
         if spec.on_insufficient == "pause" and not at.shadowing:
             if _soaked(spec, at, began_ms, now_ms) and _patient(spec, began_ms, now_ms):
                 return Pause(judgement.sentence)

@@ -276,7 +276,7 @@ next       outrider rollout approve digits-7
         ),
         """\
 digits-7   digits/v2 over digits/v1   wave 1 of 1, paused      11:06:40 UTC
-why        Not proven: latency.
+verdict    inconclusive: Not proven: latency.
 └─ wave 1  targeted 12  reached 12  staged 12  activated 12  healthy 12
            failed 0  rolled back 0  silent 0  refused 0
 control    no device is left to compare with

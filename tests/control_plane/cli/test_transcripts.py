@@ -20,6 +20,7 @@ from protocol.bundle import Needs
 from protocol.identifiers import digest_of
 from protocol.members import Card
 from tests.control_plane.cli.conftest import healthy, rolled_back
+from tests.control_plane.cli.rollout_scenes import FleetOfTwelve, planning, without_chance
 from tests.control_plane.web.conftest import Api
 from tests.fakes.command_line import masked, transcript
 
@@ -129,11 +130,14 @@ def access(api: Api) -> None:
     people.used(digest_of(b"eva"), api.clock[0] - 360_000)
 
 
-SCENES: dict[str, Callable[[Api], None]] = {
+SCENES: dict[str, Callable[[Api], object]] = {
     "access": access,
     "approving": versions,
     "devices": devices,
     "rollouts": devices,
+    "rollout-plan": planning,
+    "rollout-waves": FleetOfTwelve,
+    "rollout-abort": FleetOfTwelve,
     "many": many,
     "errors": errors,
     "people": people,
@@ -149,11 +153,15 @@ def new_home(request, new_home, quorum_home):
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_transcript_is_as_agreed(api, outrider, scene):
-    SCENES[scene](api)
+def test_a_transcript_is_as_agreed(api, outrider, scene, monkeypatch):
+    without_chance(monkeypatch)
+    made = SCENES[scene](api)
+    commands = {"outrider": cli.run}
+    if isinstance(made, FleetOfTwelve):
+        commands["meanwhile"] = made.meanwhile
     path = GOLDEN / f"{scene}.txt"
     agreed = path.read_text(encoding="utf-8")
-    now = transcript({"outrider": cli.run}, agreed.splitlines())
+    now = transcript(commands, agreed.splitlines())
     if os.environ.get("OUTRIDER_TRANSCRIPTS") == "write":
         path.write_text(now, encoding="utf-8")
     assert masked(now) == masked(agreed)

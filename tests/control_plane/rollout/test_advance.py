@@ -262,6 +262,22 @@ def test_a_shadowing_wave_fails_and_a_shadow_that_lasts_too_long_asks():
     assert isinstance(decision(SHADOW, late, STAGED), Pause)
 
 
+def test_a_shadowing_wave_that_nobody_is_in_any_more_has_no_shadow_to_wait_for():
+    at = dataclasses.replace(begun(2, shadowing=True), soak_ms=None)
+    nothing = Shadowed(0, 0, 0, 0)
+    passed = GOOD[1]
+    assert decision(SHADOW, at, {1: passed, 2: Counts()}, shadowed=nothing) == LiftShadow()
+    away = {1: passed, 2: Counts(targeted=2, unlinked=2)}
+    assert decision(SHADOW, at, away, shadowed=nothing) == Wait()
+
+
+def test_shadows_that_never_come_are_asked_about_also_where_earlier_waves_were_fine():
+    at = dataclasses.replace(begun(3, shadowing=True, ago=8 * DAY), soak_ms=None)
+    away = {1: GOOD[1], 2: Counts(), 3: Counts(targeted=2, unlinked=2)}
+    found = decision(SHADOW, at, away, shadowed=Shadowed(0, 0, 0, 0))
+    assert isinstance(found, Pause)
+
+
 def test_a_rollout_without_a_shadow_has_none_to_wait_for():
     assert decision(SPEC, begun(shadowing=True), STAGED) == LiftShadow()
 

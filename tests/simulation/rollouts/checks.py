@@ -152,9 +152,10 @@ class Checks:
         store = self.fleet.store
         rollouts = sorted(store.rollouts.page(MODEL, limit=100).items, key=lambda r: r.number)
         for each in rollouts:
-            if each.status not in ("completed", "aborted", "paused"):
+            # Whoever was asked and said to go on is not asked again in the same wave.
+            if each.status not in ("completed", "aborted", "paused") and not each.accepted:
                 self.say("open", f"{each.id} is {each.status} in wave {each.wave}: {each.verdict}")
-            elif each.status != "completed" and not each.why:
+            elif each.status in ("paused", "aborted") and not each.why:
                 self.say("reason", f"{each.id} is {each.status}, and nothing says why")
         plan = self.fleet.plan
         wanted = wanted_plan(store, FLEET, MODEL)

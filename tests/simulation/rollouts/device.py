@@ -144,10 +144,13 @@ class Device:
         )
 
     def _follow(self, approvals: Approvals, denied: frozenset[Digest], now_ms: int) -> None:
-        choice = self.choice = self.resolved(approvals, denied, now_ms)
+        choice = self.resolved(approvals, denied, now_ms)
+        if choice is None and self.phase == "probation":
+            # Nothing is asked of it any more: what has begun comes to its end.
+            return
+        self.choice = choice
         if choice is None:
-            if self.phase not in ("idle", "probation"):
-                self._rest()
+            self._rest()
             return
         if choice.digest == self.target and self.phase in BEGUN:
             return
