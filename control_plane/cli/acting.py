@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -12,6 +12,9 @@ from control_plane.cli.commands import AsJson, Home, Why, Yes, connect
 from control_plane.cli.looking import Name
 from control_plane.cli.showing import plural
 from control_plane.client import Client, segment
+
+ENDED: Final = ("completed", "aborted")
+"""Nobody is asked about what will be refused."""
 
 
 def pause(rollout: Name = None, why: Why = "", home: Home = None, as_json: AsJson = False) -> None:
@@ -84,8 +87,9 @@ def retry(
     """Devices that gave the version up try it again, as another attempt."""
     with connect(home) as client:
         name = rollout or looking.newest(client)
-        counts = client.get(f"rollouts/{segment(name)}")["counts"]
-        gave_up = counts["failed"] + counts["rolled_back"]
+        shown = client.get(f"rollouts/{segment(name)}")
+        counts = shown["counts"]
+        gave_up = 0 if shown["status"] in ENDED else counts["failed"] + counts["rolled_back"]
         asking.confirm(
             f"{plural(gave_up, 'device')} that gave it up will try it again.",
             gave_up,
@@ -100,7 +104,8 @@ def _onwards(verb: str, rollout: str | None, why: str, yes: bool, home: Any, as_
     with connect(home) as client:
         name = rollout or looking.newest(client)
         shown = client.get(f"rollouts/{segment(name)}")
-        what, devices = next_of(shown)
+        refused = shown["status"] in ENDED or (verb == "approve" and not shown["waits_for"])
+        what, devices = ("", 0) if refused else next_of(shown)
         asking.confirm(
             what,
             devices,
@@ -112,11 +117,8 @@ def _onwards(verb: str, rollout: str | None, why: str, yes: bool, home: Any, as_
 
 
 def next_of(shown: dict[str, Any]) -> tuple[str, int]:
-    """What going on means for a rollout, and for how many devices. None, where it will be refused
-    anyway."""
+    """What going on means for a rollout, and for how many devices."""
     waves, wave = shown["waves"], shown["wave"]
-    if shown["status"] in looking.EXITS and shown["status"] != "paused":
-        return "", 0
     if (shown["shadow"] or {}).get("active") and shown["waits_for"]:
         devices = shown["shadow"]["devices"]
         return f"{plural(devices, 'device')} of wave {wave} may activate it then.", devices

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -45,12 +45,13 @@ def frame(shown: Shown, now_ms: int) -> Iterator[str]:
 def _going(shown: Shown, now_ms: int) -> Iterator[str]:
     waves = shown["waves"]
     where = f"wave {shown['wave']} of {len(waves)}" if shown["wave"] else f"{len(waves)} waves"
-    again = f", attempt {shown['attempt']}" if shown["attempt"] > 1 else ""
-    yield _timed(f"{_head(shown)}   {where}, {shown['status']}{again}", now_ms, now_ms)
+    yield _timed(f"{_head(shown)}   {where}, {shown['status']}", now_ms, now_ms)
     if shown["status"] == "paused" and shown["why"] and shown["why"] != shown["sentence"]:
         yield _row("why", shown["why"])
     if shown["sentence"]:
         yield _row("verdict", _verdict(shown))
+    if shown["attempt"] > 1:
+        yield _row("attempt", f"{shown['attempt']}: devices that gave it up before try again")
     yield from _tree(shown)
     yield from _beside(shown)
     yield from _soak(shown)
@@ -77,12 +78,8 @@ def _tree(shown: Shown) -> Iterator[str]:
             if rare:
                 yield margin + _counted(counts, rare)
             if number == shown["wave"]:
-                yield from (margin + line for line in scores.lines(shown["gates"]))
-                away = _not_reached(shown["not_reached"])
-                if away:
-                    yield textwrap.fill(
-                        away, WIDTH, initial_indent=margin, subsequent_indent=margin
-                    )
+                yield from _wrapped(margin, scores.lines(shown["gates"]))
+                yield from _wrapped(margin, _not_reached(shown["not_reached"]))
         before = wave["devices"]
 
 
@@ -93,17 +90,25 @@ def _waits(wave: Shown, number: int, before: int) -> str:
     return f"{more:,} {'waits' if more == 1 else 'wait'} for {behind}{approval}"
 
 
-def _not_reached(away: Shown) -> str:
+def _wrapped(margin: str, lines: Iterable[str]) -> Iterator[str]:
+    """Within the tree; the columns of a table fit as they are."""
+    for line in lines:
+        if len(margin + line) <= WIDTH:
+            yield margin + line
+        else:
+            yield textwrap.fill(line, WIDTH, initial_indent=margin, subsequent_indent=margin)
+
+
+def _not_reached(away: Shown) -> Iterator[str]:
     """Why a device is silent nobody here knows; when it was heard is known."""
     named = [
         f"{each['device']}, {_heard(each['silent_seconds'])}"
         for each in away["newest"]
         if each["silent_seconds"] is None or each["silent_seconds"] >= AWAY_S
     ][:MOST_NAMED]
-    if not named:
-        return ""
     more = away["devices"] - len(named)
-    return f"not reached: {'; '.join(named)}" + (f"; and {more:,} more" if more else "")
+    if named:
+        yield f"not reached: {'; '.join(named)}" + (f"; and {more:,} more" if more else "")
 
 
 def _heard(silent_s: float | None) -> str:
@@ -215,7 +220,7 @@ def _returning(shown: Shown) -> Iterator[str]:
     if away:
         plan = f"plan {shown['plan']}" if shown["plan"] else "the plan"
         they = "it reads" if away == 1 else "they read"
-        said += f", {away:,} not linked: may run it until {they} {plan}"
+        said += f", {away:,} not heard since: may run it until {they} {plan}"
     yield _row("returning", said)
 
 

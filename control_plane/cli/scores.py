@@ -21,6 +21,11 @@ WORDS: Final = {
 }
 _COMPARED: Final = ("worse", "within", "open")
 """States of a series in which both sides have been judged; the others say what lacks."""
+_LACKS: Final = {
+    "no scale": "too few devices to know how much it scatters",
+    "no control": "no device is left to compare with",
+    "no data": "not enough traffic so far",
+}
 _UNITS: Final = {"ratio": "x {:.2f}", "sd": "{:.3f} sd", "points": "{:.1f} pt"}
 _TITLES: Final = ("score", "seen", "allowed", "new", "control", "verdict")
 _RIGHT: Final = frozenset({"seen", "allowed", "new", "control"})
@@ -37,7 +42,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     lacking: dict[str, list[str]] = {}
     for row in chosen:
         if row["state"] not in _COMPARED:
-            lacking.setdefault(row["state"], []).append(WORDS[row["metric"]])
+            lacking.setdefault(_LACKS[row["state"]], []).append(WORDS[row["metric"]])
     for why, names in lacking.items():
         yield f"not judged, {why}: {', '.join(names)}"
 

@@ -110,12 +110,12 @@ def bad_model(stage: Stage, canaries: int = 3) -> None:
     stage.transcript.line(
         "rollout", f"{shown['status']} by itself: {len(returned)} of {canaries} rolled back"
     )
+    never = [d.name for d in stage.devices if d.name not in ran and d.name in untouched]
+    stage.transcript.line("", f"{len(never)} devices never received digits/v3")
     replayed = stage.fleet.client.get(f"rollouts/{rollout}/explanation")["replayed"]
     stage.transcript.line("why", shown["sentence"])
     stage.transcript.line("replayed", replayed["said"])
     stage.expect(3, "verdict computed again from its record", "fail", replayed["verdict"])
-    never = [d.name for d in stage.devices if d.name not in ran and d.name in untouched]
-    stage.transcript.line("", f"{len(never)} devices never received digits/v3")
     stage.expect(3, "rollout aborted by itself", "aborted", shown["status"])
     stage.expect(3, "devices that ever ran digits/v3", canaries, len(ran), ", ".join(ran))
     others = len(stage.devices) - canaries

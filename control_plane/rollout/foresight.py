@@ -13,6 +13,7 @@ from control_plane.rollout.conditions import UNITS
 from control_plane.rollout.detect import Aborts, Detects, aborts, detects, sentences
 from control_plane.rollout.evidence import BACKGROUND, Terms, Watched
 from control_plane.rollout.score import FLOORS, METRICS, Metric
+from control_plane.rollout.sentences import WORDS
 from control_plane.rollout.sequential import smallest_margin, smallest_shift
 from control_plane.rollout.spec import Gates, RolloutSpec
 from control_plane.rollout.waves import Layout
@@ -57,8 +58,8 @@ def foresee(layout: Layout, targets: int, terms: Terms | None = None) -> dict[st
         seen,
         targets,
         spec.soak_of(1),
-        proven=[row["metric"] for row in first if row["role"] == "guard"],
-        watched=[row["metric"] for row in first if row["role"] == "watch"],
+        proven=[WORDS[row["metric"]] for row in first if row["role"] == "guard"],
+        watched=[WORDS[row["metric"]] for row in first if row["role"] == "watch"],
         aborting=aborts(spec.error_condition, seen[0].devices)
         if spec.error_condition and seen
         else None,
@@ -101,7 +102,7 @@ def unseen(spec: RolloutSpec, targets: int, first: list[dict[str, Any]]) -> tupl
     said = []
     if spec.gates.off:
         said.append("scores are off: only failures and silent devices are judged")
-    unknown = [row["metric"] for row in first if row["role"] == "unknown"]
+    unknown = [WORDS[row["metric"]] for row in first if row["role"] == "unknown"]
     if unknown:
         said.append(
             "how much scores scatter is measured when it starts; until then nobody knows what "

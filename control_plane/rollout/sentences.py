@@ -130,7 +130,9 @@ def consequence(threshold: float, counts: Counts, on_failure: OnFailure) -> str:
     }[on_failure]
     devices = f"1 device {then[0]}" if runs == 1 else f"{runs} devices {then[1]}"
     chance = percent(exp(-threshold))
-    return f"A fine model gets this verdict with chance below {chance}. {devices}."
+    said = f"A fine model gets this verdict with chance below {chance}."
+    # Where all have gone back by themselves, there is no more to say.
+    return f"{said} {devices}." if runs else said
 
 
 def lacks(newest: Counts, found: Figures, until_ms: int | None, now_ms: int) -> str:

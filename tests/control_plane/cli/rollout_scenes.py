@@ -17,9 +17,9 @@ from control_plane.judging import Judge
 from control_plane.moving import Moving
 from control_plane.rollout import starting
 from control_plane.store.plans import Assignment
+from control_plane.store.rollouts import Rollout
 from protocol.bundle import Facts, Needs
-from protocol.identifiers import Digest
-from protocol.reported import ModelState, Note, Outcome, ReportedState
+from protocol.reported import ModelState, Note, Outcome, ReportedState, Result
 from tests.control_plane.web.conftest import Api
 from tests.fakes.bundles import BundleOnDisk
 
@@ -88,7 +88,7 @@ class FleetOfTwelve:
         for state, number in asked.items():
             for member in waiting[:number]:
                 name = member.device.removeprefix("north-")
-                self.report(name, self.state(state, rollout.id, rollout.candidate))
+                self.report(name, self.state(state, rollout))
             waiting = waiting[number:]
         self.move()
         for _ in range(hours // 2):
@@ -97,9 +97,11 @@ class FleetOfTwelve:
             self.move(2 * HOUR_S)
         return 0
 
-    def state(self, state: str, rollout: str, candidate: Digest) -> ModelState:
-        one = self.versions["v1"].digest
-        trial = {"target": candidate, "origin": "rollout", "rollout": rollout, "attempt": 1}
+    def state(self, state: str, rollout: Rollout) -> ModelState:
+        one, candidate, attempt = self.versions["v1"].digest, rollout.candidate, rollout.attempt
+        trial: dict[str, Any] = {
+            "target": candidate, "origin": "rollout", "rollout": rollout.id, "attempt": attempt,
+        }  # fmt: skip
         match state:
             case "downloading":
                 return ModelState(current=one, serving=one, phase="fetching", **trial)
@@ -110,13 +112,11 @@ class FleetOfTwelve:
             case "back":
                 return ModelState(current=one, serving=one, target=one, origin="stable")
         why = ("OUT-D310", "confidence 0.31, was 0.97")
-        return ModelState(
-            current=one,
-            serving=one,
-            notes={candidate: Note(*why, definite=True, activated=True, attempt=1)},
-            last=Outcome(1, "digits", candidate, "rolled back", *why),
-            **trial,
-        )
+        served = state == "rolled_back"
+        note = Note(*why, definite=True, activated=served, attempt=attempt)
+        result: Result = "rolled_back" if served else "rejected"
+        last = Outcome(self.order, "digits", candidate, result, *why)
+        return ModelState(current=one, serving=one, notes={candidate: note}, last=last, **trial)
 
 
 def planning(api: Api) -> FleetOfTwelve:

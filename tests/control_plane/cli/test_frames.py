@@ -172,7 +172,7 @@ verdict    insufficient: 6 of 12 devices are judged.
 │          latency, 1 d       x 1.02    x 1.15   11      241  open
 │          confidence, 6 h  0.012 sd  0.050 sd   11      241  open, watched
 │          class 4 up, 6 h    x 1.30    x 1.15   11      241  open, watched
-│          not judged, no data: error rate
+│          not judged, not enough traffic so far: error rate
 ├─ wave 2  65 wait for wave 1
 └─ wave 3  1 waits for wave 2
 soak       6 h 28 min left of 1 d
@@ -201,8 +201,9 @@ control    66 on digits/v1, 61 reporting
             },
         ),
         """\
-digits-7   digits/v2   wave 1 of 1, running, attempt 2         11:06:40 UTC
+digits-7   digits/v2   wave 1 of 1, running                    11:06:40 UTC
 verdict    insufficient: Proven so far; soak ends in 6 h.
+attempt    2: devices that gave it up before try again
 └─ wave 1  targeted 3  reached 3  staged 3  activated 3  healthy 1
            downloading 1  failed 0  rolled back 0  silent 0  refused 0
            unexercised 1  not linked 1
@@ -338,8 +339,8 @@ stable     digits/v2 (plan 34); the 8 get it when they return
 digits-7   digits/v2 over digits/v1   aborted by itself        10:31:02 UTC
 why        {WHY}
            each for OUT-D310
-returning  from their own disk: 6 of 8 confirmed, 2 not linked: may run it until
-           they read plan 34
+returning  from their own disk: 6 of 8 confirmed, 2 not heard since: may run it
+           until they read plan 34
 next       outrider rollout explain digits-7
 """,
     ),

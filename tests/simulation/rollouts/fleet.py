@@ -94,6 +94,9 @@ class Fleet:
     now_ms: int = START_MS
     devices: dict[str, Device] = field(default_factory=dict)
     began: list[Began] = field(default_factory=list)
+    rounds: int = 1
+    """Of the ticker at each time. Several, and nothing is left that one more would do; so a round
+    that dies and is made again is no different from one that does not die."""
     listening_since_ms: int | None = START_MS - 30 * 24 * 60 * MINUTE_MS
     crashed: int = 0
     delivered: list[tuple[str, bytes]] = field(default_factory=list)
@@ -161,7 +164,8 @@ class Fleet:
             finally:
                 self.world.death = _Frail.death = Death()
             self.start()
-        self.ticker.tick(self.now_ms)
+        for _ in range(self.rounds):
+            self.ticker.tick(self.now_ms)
         data = self.world.retained.get(TOPICS.plan(MODEL))
         if data is not None and (not self._plans or self._plans[-1] != data):
             self._plans.append(data)

@@ -28,7 +28,7 @@ from control_plane.rollout.advance import (
 from control_plane.rollout.conditions import Gates
 from control_plane.rollout.evidence import Evidence, Exposed, Silence, Terms, WaveEvidence
 from control_plane.rollout.gate import GATE, Judgement, replay
-from control_plane.rollout.phase import AHEAD, HEARD, PHASES, TABLE, Counts, Phase
+from control_plane.rollout.phase import AHEAD, HEARD, PHASES, TABLE, Counts
 from control_plane.rollout.phase_table import SAID, Said
 from control_plane.rollout.sampling import SCALED_MOST, SCORED_MOST
 from control_plane.rollout.score import series_of
@@ -53,6 +53,8 @@ MOVES: Final = np.array(
 """The phase table as an array: phase before, what is said -> phase after."""
 NEVER: Final = np.float32(1e9)
 SILENT_AFTER_H: Final = 3.0
+BRIEF_H: Final = 0.3
+"""A candidate that served for less time has too little traffic for scores."""
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int8]
@@ -103,6 +105,8 @@ class Seen:
     exposed: int
     pending: int
     """Devices that nobody waited for at the end."""
+    asked: int = 0
+    """How often a person was asked, who always says: go on."""
     waves: list[WaveSeen] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
@@ -263,10 +267,13 @@ class Scores:
             added = {"a": (0, 0), "b": (0, 0)}
             for side, devices in self.sides.items():
                 due = devices[self._due[side, exposure] == hour]
-                # Who has gone back before it was over is not judged; a failure counts as that.
-                alive = due[~np.isin(self._crowd.phase[due], _ENDED) & ~self._crowd.dying[due]]
-                if side == "b":
-                    alive = due
+                judged = ~self._crowd.idle[due]
+                if side == "a":
+                    # Who went back at once, or is gone, had no traffic to be judged by.
+                    served = self._crowd.ended[due] - self._crowd.activated[due]
+                    judged &= ~(self._crowd.failing[due] & (served < BRIEF_H))
+                    judged &= ~self._crowd.dying[due]
+                alive = due[judged]
                 noise = _noise(self._crowd.rng, len(alive), hour)
                 for row in noise:
                     values = _as_changes(row, exposure, self._crowd.model, worse=side == "a")
@@ -375,10 +382,12 @@ def roll_out(devices: int, model: Model, seed: int) -> Seen:
                     break
                 case StartSoak():
                     at = replace(at, soak_ms=hour * HOUR_MS)
-                case Abort(why) | Pause(why):
-                    status = "aborted" if isinstance(decision, Abort) else "paused"
-                    at, seen.why = replace(at, status=status), why
+                case Abort(why):
+                    at, seen.why = replace(at, status="aborted"), why
                     break
+                case Pause(why):
+                    at, seen.why = replace(at, accepted=True), why
+                    seen.asked += 1
                 case Complete():
                     at = replace(at, status="completed")
                     break
@@ -428,7 +437,8 @@ def lines(seen: Seen) -> Iterable[str]:
     """For people."""
     yield (
         f"{seen.devices:,} devices, a {seen.model.name} model: {seen.status} after "
-        f"{seen.hours} h, {seen.exposed:,} devices exposed, {seen.pending:,} pending"
+        f"{seen.hours} h, {seen.exposed:,} devices exposed, {seen.pending:,} pending, "
+        f"asked {seen.asked} times"
     )
     for each in seen.waves:
         yield (
@@ -443,6 +453,3 @@ def lines(seen: Seen) -> Iterable[str]:
 def wrong_aborts(devices: int, seeds: Sequence[int]) -> int:
     """Of rollouts of a good model, how many were aborted."""
     return sum(roll_out(devices, GOOD, seed).status == "aborted" for seed in seeds)
-
-
-__all__ = ["BAD", "GOOD", "MODELS", "SLIGHTLY_BAD", "Model", "Phase", "Seen", "roll_out"]
