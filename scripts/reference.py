@@ -60,7 +60,10 @@ EXITS: Final = {
 # What a code means for a command in particular; otherwise the error's own code decides.
 OWN_EXITS: Final = {
     "outrider demo": {0: "every check holds", 1: "a check failed"},
+    "outrider rollout plan": {8: "something would change"},
     "outrider rollout start": {8: "`--dry-run` has shown changes"},
+    "outrider rollout return": {8: "`--dry-run` has shown changes"},
+    "outrider rollout explain": {1: "the record does not give the verdict that it carries"},
     "outrider rollout status": {
         0: "completed, or still under way without `--watch`",
         1: "aborted",

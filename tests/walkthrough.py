@@ -31,6 +31,7 @@ LOOK_S: Final = 0.05
 ONLY_LOOKS: Final = (
     "curl -s ",
     "outrider rollout status",
+    "outrider rollout explain",
     "outrider device list",
     "outrider device show",
     "outrider model list",

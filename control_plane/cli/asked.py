@@ -99,13 +99,10 @@ def agree(
         raise InvalidRequest(
             "OUT-R206", f"{devices:,} devices match now, not {expected:,}", do=look_again
         )
+    do = f"look at what it would do, then: --yes --expect-devices {devices}"
     if yes and expected is None and devices > 1:
-        raise InvalidRequest(
-            "OUT-S152",
-            f"{what} --yes alone would say yes to any number",
-            do=f"look at what it would do, then: --yes --expect-devices {devices}",
-        )
-    asking.confirm(what, devices, whole_fleet=whole_fleet, yes=yes, verb=verb)
+        raise InvalidRequest("OUT-S152", f"{what} --yes alone would mean any number", do=do)
+    asking.confirm(what, devices, whole_fleet=whole_fleet, yes=yes, verb=verb, do=do)
 
 
 def fleet_of(client: Client) -> int:

@@ -12,15 +12,18 @@ MANY: Final = 100
 """From so many devices on, their number is typed."""
 
 
-def confirm(what: str, devices: int, *, whole_fleet: bool, yes: bool, verb: str) -> None:
+def confirm(
+    what: str, devices: int, *, whole_fleet: bool, yes: bool, verb: str, do: str = ""
+) -> None:
     """One device needs no question; a hundred, or the whole fleet, need their number typed.
 
+    `do`: how somebody says yes who is not there to be asked, where it is not just `--yes`.
     Raises `InvalidRequest` OUT-S152 unless the answer is yes, also when nobody is there to ask.
     """
     if yes or devices <= 1:
         return
     if not sys.stdin.isatty():
-        raise InvalidRequest("OUT-S152", what)
+        raise InvalidRequest("OUT-S152", what, do=do)
     if devices >= MANY or whole_fleet:
         agreed = answer(f"{what} Type {devices}: ").replace(",", "") == str(devices)
     else:

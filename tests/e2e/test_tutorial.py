@@ -21,6 +21,8 @@ TUTORIAL = walkthrough.read(ROOT / "docs/tutorial/first-fleet.md")
 PAGES = (
     "build-a-model",
     "roll-out-and-abort",
+    "return-to-a-version",
+    "read-a-verdict",
     "pin-a-device",
     "in-the-field",
     "bytes-and-hours",

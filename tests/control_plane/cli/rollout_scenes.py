@@ -92,9 +92,9 @@ class FleetOfTwelve:
             waiting = waiting[number:]
         self.move()
         for _ in range(hours // 2):
+            self.move(2 * HOUR_S)
             for device in self.linked:
                 self.api.store.devices.contact(device, self.api.clock[0])
-            self.move(2 * HOUR_S)
         return 0
 
     def state(self, state: str, rollout: Rollout) -> ModelState:
