@@ -3,7 +3,6 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
 
 import onnxruntime
 import pytest
@@ -68,7 +67,7 @@ def test_a_bundle_that_memory_does_not_suffice_for_is_not_called_broken(
     load = bundles()
     notebook = Notebook(tmp_path / "note", [(load.model, load.digest)])
     served = Served(load, 0, notebook, lambda *what: None)
-    monkeypatch.setattr(served._session, "_session", Mock(run=fail))
+    monkeypatch.setattr(served._session, "_bare", fail)
     with pytest.raises(RunnerFailed, match="OUT-D202"):
         served.probe()
     monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
