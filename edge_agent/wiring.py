@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.metadata
 import logging
 import os
 import platform
@@ -25,8 +24,10 @@ from edge_agent.clock import Clock
 from edge_agent.collector import Collector
 from edge_agent.disk import Disk
 from edge_agent.fetch import Fetcher
+from edge_agent.giving_back import give_back
 from edge_agent.identity import Identity, load
 from edge_agent.inbox import Inbox
+from edge_agent.installed import version_of
 from edge_agent.link import Link
 from edge_agent.local_pins import LocalPins
 from edge_agent.meter import Meter
@@ -83,6 +84,7 @@ def run_agent(settings: Settings, recent: Recent | None = None) -> None:
             EXPORT: Exporter(settings.paths.home, parts, supervisor).export,
         }
         door = Door(settings.paths.socket, supervisor.status, commands)
+        give_back()
         try:
             supervisor.run()
         finally:
@@ -203,9 +205,9 @@ def find_facts() -> Facts:
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return Facts(
         arch=platform.machine(),
-        onnxruntime=importlib.metadata.version("onnxruntime"),
+        onnxruntime=version_of("onnxruntime"),
         ram_bytes=pages * page_bytes,
-        agent=importlib.metadata.version("outrider"),
+        agent=version_of("outrider"),
         python=platform.python_version(),
         system=platform.system(),
     )
