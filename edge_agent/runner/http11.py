@@ -123,6 +123,7 @@ class Reader:
             return None
         if self._begun or self._over or self._data or self._ready or self._error is not None:
             return None
+        self._silent = 0
         return Request(known.method, known.target, known.fields, True, data[end:])
 
     def feed(self, data: bytes) -> None:

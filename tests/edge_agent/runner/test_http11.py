@@ -385,6 +385,14 @@ def test_a_known_head_is_parsed_where_it_may_mean_something_else(before):
     assert reader.whole(ASKED) is None
 
 
+def test_empty_lines_between_known_requests_do_not_add_up():
+    reader = knowing(ASKED)
+    for _ in range(MAX_HEAD):
+        reader.feed(b"\r\n")
+        assert reader.next() is None
+        assert reader.whole(ASKED) is not None
+
+
 def test_few_heads_are_known():
     known: dict[bytes, Known] = {}
     reader = Reader(known)
