@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -69,6 +69,7 @@ class Runner:
         runner: str,
         listeners: Mapping[Door, int],
         run_limit_s: float,
+        serve_http: Callable[[Application], HttpThread],
         bearer: Bearer | None = None,
     ) -> None:
         self._run = run
@@ -76,6 +77,7 @@ class Runner:
         self._listeners = listeners
         self._bearer = bearer
         self._run_limit_s = run_limit_s
+        self._serve_http = serve_http
         self._role: Role = "standby"
         self._notebook: Notebook | None = None
         self._models: dict[str, Served] = {}
@@ -192,11 +194,8 @@ class Runner:
         )
         for index, entry in enumerate(entries):
             self._models[entry.model] = Served(entry.load(), index, self._notebook, abort_if_asked)
-        # Not above: `main` has said by now what asyncio is to go without.
-        from edge_agent.runner.accept import HttpThread
-
         self._application = Application(self._models, version_of("outrider"), self._bearer)
-        self._http = HttpThread(self._application)
+        self._http = self._serve_http(self._application)
         # What is loaded stays: no collection need look at it again.
         gc.collect()
         gc.freeze()
@@ -269,6 +268,8 @@ def main() -> int:
     given = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
     # Runners speak no TLS. asyncio does without where there is none, and a megabyte less is loaded.
     sys.modules["ssl"] = None  # type: ignore[assignment]  # what Python calls a missing module
+    from edge_agent.runner.accept import HttpThread
+
     logging.basicConfig(level=logging.WARNING, format="runner %(process)d %(message)s")
     _confine(int(given["address-space"]))
     runner = Runner(
@@ -276,6 +277,7 @@ def main() -> int:
         given["id"],
         {door: int(given[door]) for door in DOORS if door in given},
         float(given["run-limit"]),
+        HttpThread,
         Bearer(Path(given["token-file"])) if "token-file" in given else None,
     )
     signal.signal(signal.SIGTERM, lambda *_: runner.drain())
