@@ -24,7 +24,6 @@ from edge_agent.clock import Clock
 from edge_agent.collector import Collector
 from edge_agent.disk import Disk
 from edge_agent.fetch import Fetcher
-from edge_agent.giving_back import give_back
 from edge_agent.identity import Identity, load
 from edge_agent.inbox import Inbox
 from edge_agent.installed import version_of
@@ -84,7 +83,6 @@ def run_agent(settings: Settings, recent: Recent | None = None) -> None:
             EXPORT: Exporter(settings.paths.home, parts, supervisor).export,
         }
         door = Door(settings.paths.socket, supervisor.status, commands)
-        give_back()
         try:
             supervisor.run()
         finally:

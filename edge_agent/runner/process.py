@@ -22,7 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edge_agent.giving_back import give_back
 from edge_agent.installed import version_of
 from edge_agent.runner.bearer import Bearer
 from edge_agent.runner.blame import Notebook
@@ -199,7 +198,6 @@ class Runner:
         # What is loaded stays: no collection need look at it again.
         gc.collect()
         gc.freeze()
-        give_back()
 
     def _served(self, model: str) -> Served:
         if model not in self._models:
