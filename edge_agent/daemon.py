@@ -11,9 +11,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Final, NoReturn
 
-from edge_agent import journald
+from edge_agent import installed, journald
 from edge_agent.recent import Recent
 from edge_agent.settings import Settings, read
 from protocol.errors import Failed, InvalidRequest, OutriderError, Unavailable
@@ -37,12 +38,16 @@ def become(settings: Settings, verbose: int) -> NoReturn:
     )
     # -P: what lies in the current folder is not ours to import.
     command = [sys.executable, "-P", "-m", __name__, *map(str, arguments)]
+    installed.remember()
+    # Threads of the agent allocate little: an arena for each would hold more than they do.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, command)
 
 
 def main(arguments: Sequence[str]) -> int:
+    _leave_out_urllib3()
     from edge_agent.wiring import run_agent
 
     home, port, broker, listen, token, verbose = arguments
@@ -64,6 +69,14 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _failed(of_the_machine(error))
     return 0
+
+
+def _leave_out_urllib3() -> None:
+    """`tuf.ngclient` brings a fetcher of its own for whoever gives it none, and with it urllib3,
+    which would keep more than a megabyte of this process. The agent always gives it one."""
+    module = ModuleType("tuf.ngclient.urllib3_fetcher")
+    module.Urllib3Fetcher = type("Urllib3Fetcher", (), {})  # type: ignore[attr-defined] # as said
+    sys.modules.setdefault(module.__name__, module)
 
 
 def _log(level: int) -> Recent:

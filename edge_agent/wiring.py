@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.metadata
 import logging
 import os
 import platform
@@ -27,6 +26,7 @@ from edge_agent.disk import Disk
 from edge_agent.fetch import Fetcher
 from edge_agent.identity import Identity, load
 from edge_agent.inbox import Inbox
+from edge_agent.installed import version_of
 from edge_agent.link import Link
 from edge_agent.local_pins import LocalPins
 from edge_agent.meter import Meter
@@ -202,9 +202,9 @@ def find_facts() -> Facts:
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return Facts(
         arch=platform.machine(),
-        onnxruntime=importlib.metadata.version("onnxruntime"),
+        onnxruntime=version_of("onnxruntime"),
         ram_bytes=pages * page_bytes,
-        agent=importlib.metadata.version("outrider"),
+        agent=version_of("outrider"),
         python=platform.python_version(),
         system=platform.system(),
     )

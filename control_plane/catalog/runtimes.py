@@ -7,9 +7,13 @@ high leaves a device on its old model, and one that is too low fails on the devi
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Final
+
+# Its makers hear nothing of what is built here; see `edge_agent.runner.session`.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 

@@ -46,7 +46,7 @@ class Candidate(Protocol):
 
     contract: Contract
 
-    def shadow(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+    def shadow(self, inputs: dict[str, Array]) -> dict[str, Array]: ...
 
 
 class Beside:

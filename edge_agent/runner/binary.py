@@ -9,6 +9,7 @@ and counted in slots of their own.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from math import prod
 from struct import Struct
@@ -17,13 +18,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.runner.contract import Given, check_length
+from edge_agent.runner.contract import Described, check_length
 from protocol.errors import InvalidRequest
 
 Array = NDArray[Any]
 
 _HEADER: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 _LENGTH: Final = Struct("<I")
+_LITTLE: Final = sys.byteorder == "little"
 
 NUMPY_TYPES: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype(np.bool_),
@@ -41,14 +43,16 @@ NUMPY_TYPES: Final[dict[str, np.dtype[Any]]] = {
 }
 
 
-def split(body: bytes | bytearray, header: str | None) -> tuple[memoryview, memoryview | None]:
+def split(
+    body: bytes | bytearray, header: str | None
+) -> tuple[bytes | bytearray | memoryview, memoryview | None]:
     """JSON part and binary part; `header` is `Inference-Header-Content-Length`, None for all JSON.
 
     Raises `InvalidRequest` OUT-I106 for a length that the body does not have.
     """
-    view = memoryview(body)
     if header is None:
-        return view, None
+        return body, None
+    view = memoryview(body)
     if not _HEADER.fullmatch(header) or int(header) > len(body):
         raise InvalidRequest(
             "OUT-I106",
@@ -57,7 +61,7 @@ def split(body: bytes | bytearray, header: str | None) -> tuple[memoryview, memo
     return view[: int(header)], view[int(header) :]
 
 
-def cut(binary: memoryview | None, sizes: Iterable[tuple[str, int | None]]) -> list[memoryview]:
+def cut(binary: memoryview | None, sizes: Iterable[tuple[str, int]]) -> list[memoryview]:
     """The binary part in pieces, one for every input that has a size.
 
     Raises `InvalidRequest` OUT-I106 unless it is exactly as long as all of them together.
@@ -65,8 +69,6 @@ def cut(binary: memoryview | None, sizes: Iterable[tuple[str, int | None]]) -> l
     pieces: list[memoryview] = []
     at = 0
     for name, size in sizes:
-        if size is None:
-            continue
         if binary is None:
             raise InvalidRequest(
                 "OUT-I106",
@@ -85,7 +87,7 @@ def cut(binary: memoryview | None, sizes: Iterable[tuple[str, int | None]]) -> l
     return pieces
 
 
-def from_binary(given: Given, data: memoryview) -> Array:
+def from_binary(given: Described, data: memoryview) -> Array:
     """A view of `data` where the processor can read it in place, else a copy.
 
     `given` fits the contract. Raises `InvalidRequest` OUT-I104 for another number of bytes than
@@ -103,14 +105,17 @@ def from_binary(given: Given, data: memoryview) -> Array:
         )
     if given.datatype == "BOOL" and (np.frombuffer(data, np.uint8) > 1).any():
         raise InvalidRequest("OUT-I104", f"{given.name}: a BOOL is a byte 0 or 1")
-    array = np.frombuffer(data, kind).reshape(given.shape)
+    array = np.ndarray(given.shape, kind, data)
     return array if array.flags.aligned else array.copy()
 
 
 def to_binary(array: Array) -> bytes:
     """Raises `ValueError` or `TypeError` for elements of an object array that are no text."""
-    if array.dtype.kind != "O":
-        return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    kind = array.dtype
+    if kind.kind != "O":
+        if not (_LITTLE and kind.isnative):
+            array = array.astype(kind.newbyteorder("<"), copy=False)
+        return array.tobytes()
     parts: list[bytes] = []
     for element in array.ravel().tolist():
         if not isinstance(element, str | bytes):
@@ -120,7 +125,7 @@ def to_binary(array: Array) -> bytes:
     return b"".join(parts)
 
 
-def _texts(given: Given, data: memoryview) -> Array:
+def _texts(given: Described, data: memoryview) -> Array:
     count = prod(given.shape)
     # Every element has its length at least: nothing is made for a shape that cannot be true.
     if count * _LENGTH.size > len(data):

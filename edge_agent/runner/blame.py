@@ -11,9 +11,11 @@ import errno
 import mmap
 import os
 import struct
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,7 +26,8 @@ from protocol.identifiers import Digest
 
 Doing = Literal["load", "probe", "infer", "shadow"]
 
-_DOING: Final[tuple[Doing | None, ...]] = (None, "load", "probe", "infer", "shadow")
+DOING: Final[tuple[Doing, ...]] = ("load", "probe", "infer", "shadow")
+_DOING: Final[tuple[Doing | None, ...]] = (None, *DOING)
 _NOW = struct.Struct("<HH")
 _LENGTH = struct.Struct("<I")
 _TABLE_AT: Final = 16
@@ -42,23 +45,6 @@ class Blame:
     digest: Digest
 
 
-class Busy:
-    """Not a generator: it is entered for every answer."""
-
-    __slots__ = ("_doing", "_index", "_notebook")
-
-    def __init__(self, notebook: Notebook, doing: int, index: int) -> None:
-        self._notebook = notebook
-        self._doing = doing
-        self._index = index
-
-    def __enter__(self) -> None:
-        self._notebook.begin(self._doing, self._index)
-
-    def __exit__(self, *_: object) -> None:
-        self._notebook.end()
-
-
 class Notebook:
     """The writing side, in the runner. One run at a time: `busy` waits for the one before."""
 
@@ -67,27 +53,40 @@ class Notebook:
         content = _NOW.pack(0, 0).ljust(_TABLE_AT - _LENGTH.size, b"\0")
         content += _LENGTH.pack(len(table)) + table
         self._map = _shared(path, content) or mmap.mmap(-1, len(content))
+        # The four bytes as one number: they are written twice for every answer.
+        self._now = memoryview(self._map)[: _NOW.size].cast("I")
         self._lock = threading.Lock()
         self._since: float | None = None
 
-    def busy(self, doing: Doing, index: int) -> Busy:
+    @contextmanager
+    def busy(self, doing: Doing, index: int) -> Iterator[None]:
         """A `with` block in which model number `index` of the table is busy."""
-        return Busy(self, _DOING.index(doing), index)
+        self.begin(note_of(doing, index))
+        try:
+            yield
+        finally:
+            self.end()
 
-    def begin(self, doing: int, index: int) -> None:
+    def begin(self, note: int) -> None:
+        """What `busy` does, for who does it with every answer; `end` has to follow."""
         self._lock.acquire()
-        _NOW.pack_into(self._map, 0, doing, index)
+        self._now[0] = note
         self._since = time.monotonic()
 
     def end(self) -> None:
         self._since = None
-        _NOW.pack_into(self._map, 0, 0, 0)
+        self._now[0] = 0
         self._lock.release()
 
     def busy_seconds(self) -> float:
         """For how long the run that is going on has been going on; 0 if there is none."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
+
+
+def note_of(doing: Doing, index: int) -> int:
+    """The four bytes that say so, as the number that this processor reads in them."""
+    return int.from_bytes(_NOW.pack(_DOING.index(doing), index), sys.byteorder)
 
 
 def _shared(path: Path, content: bytes) -> mmap.mmap | None:

@@ -12,7 +12,7 @@ import time
 from http import HTTPStatus
 from typing import Final, Literal, cast
 
-from edge_agent.runner.http11 import Reader, Request
+from edge_agent.runner.http11 import Known, Reader, Request
 from edge_agent.runner.server import Answer, Application, refusal
 from edge_agent.runner.views import Door
 from protocol.errors import InvalidRequest, OutriderError, Unavailable
@@ -48,6 +48,7 @@ class Callers:
         self.connections: set[Connection] = set()
         self.held = 0
         self.loop = loop
+        self.heads: dict[bytes, Known] = {}
         self.buffer = memoryview(bytearray(BUFFER))
         """What arrives, before it is taken from here in the same turn. One for all: asyncio would
         allocate one for every read, from the system, as this process's `malloc` is set up."""
@@ -100,7 +101,8 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline_s = 0.0
         self._callers = callers
         self._application = callers.application
-        self._reader = Reader()
+        self._buffer = callers.buffer
+        self._reader = Reader(callers.heads)
         self._phase: Phase = "reading"
         self._turned_away = False
         self._paused = False
@@ -139,19 +141,21 @@ class Connection(asyncio.BufferedProtocol):
         self._hold(0)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return self._callers.buffer
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._received(bytes(self._callers.buffer[:nbytes]))
-
-    def _received(self, data: bytes) -> None:
         if self._phase == "lingering":
             return
         if self._turned_away:
             self._refuse(Unavailable("OUT-I114", "too many connections at once"))
             return
-        self._reader.feed(data)
-        if not self._paused and not self._queued:
+        data = bytes(self._buffer[:nbytes])
+        if self._paused or self._queued:
+            self._reader.feed(data)
+        elif (request := self._reader.whole(data)) is not None:
+            self._answer(request)
+        else:
+            self._reader.feed(data)
             self._turn()
 
     def pause_writing(self) -> None:
@@ -197,15 +201,18 @@ class Connection(asyncio.BufferedProtocol):
             self._hold(0)
         self._admitted = None
         self._begun = False
-        answer = self._application.answer(request, self.door)
-        self.deadline_s = time.monotonic() + KEEP_ALIVE_S
-        self._write(answer, head_only=request.method == "HEAD", last=not request.keep_alive)
+        self._answer(request)
         if reader.state != "idle" and not self._queued:
             # Others first: a caller that sends many requests at once waits its turn, and nothing
             # more is read from it meanwhile.
             self._queued = True
             self._flow()
             self._callers.loop.call_soon(self._next_turn)
+
+    def _answer(self, request: Request) -> None:
+        answer = self._application.answer(request, self.door)
+        self.deadline_s = time.monotonic() + KEEP_ALIVE_S
+        self._write(answer, head_only=request.method == "HEAD", last=not request.keep_alive)
 
     def _next_turn(self) -> None:
         self._queued = False
@@ -255,12 +262,12 @@ class Connection(asyncio.BufferedProtocol):
     def _write(self, answer: Answer, *, head_only: bool, last: bool) -> None:
         # A body that was too large may not have been read to its end.
         last = last or answer.last or self._application.draining
-        lines = [_START[answer.status], answer.content_type, _LENGTH, str(len(answer.body))]
-        for name, value in answer.fields:
-            lines += ("\r\n", name, ": ", value)
-        lines.append("\r\nconnection: close\r\n\r\n" if last else "\r\n\r\n")
-        head = "".join(lines).encode("latin-1")
-        self._transport.write(head if head_only else head + answer.body)
+        body, start = answer.body, _START[answer.status]
+        more = b"\r\nconnection: close" if last else b""
+        for field in answer.fields:
+            more += b"\r\n%b: %b" % field
+        said = (start, answer.content_type, len(body), more, b"" if head_only else body)
+        self._transport.write(b"%b%b\r\ncontent-length: %d%b\r\n\r\n%b" % said)
         if not last:
             return
         self._phase = "lingering"
@@ -269,8 +276,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write_eof()
 
 
-_LENGTH: Final = "\r\ncontent-length: "
-_START: Final[dict[int, str]] = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: "
+_START: Final[dict[int, bytes]] = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: ".encode()
     for status in HTTPStatus
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Protocol
 
@@ -82,7 +83,7 @@ def check_outputs(contract: Contract, wanted: Sequence[str]) -> tuple[TensorSpec
     return tuple(known[name] for name in dict.fromkeys(wanted))
 
 
-def check_length(given: Given, values: int) -> None:
+def check_length(given: Described, values: int) -> None:
     """Raises OUT-I104 unless there are as many values as the shape says."""
     needed = prod(given.shape)
     if values != needed:
@@ -92,6 +93,8 @@ def check_length(given: Given, values: int) -> None:
         )
 
 
+# Nearly every request has the shape of the one before it.
+@lru_cache(maxsize=64)
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """-1 in `wanted` stands for any positive size."""
     return len(shape) == len(wanted) and all(

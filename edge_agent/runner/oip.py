@@ -9,18 +9,17 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
 from edge_agent.runner.binary import NUMPY_TYPES, cut, from_binary, split, to_binary
-from edge_agent.runner.contract import Given, check_length
+from edge_agent.runner.contract import check_length
 from protocol.errors import InvalidRequest, OutriderError
 from protocol.members import Contract, TensorSpec
 
@@ -60,16 +59,15 @@ class InputParameters(Struct, frozen=True):
     shared_memory_region: Any = None
 
 
+NOTHING_SAID: Final = InputParameters()
+
+
 class InputTensor(Struct, frozen=True):
     name: str
     datatype: str
     shape: Annotated[tuple[_Size, ...], Meta(max_length=64)]
     data: Raw = NO_DATA
-    parameters: InputParameters = InputParameters()
-
-    @property
-    def given(self) -> Given:
-        return Given(self.name, self.datatype, self.shape)
+    parameters: InputParameters = NOTHING_SAID
 
 
 class OutputParameters(Struct, frozen=True):
@@ -93,19 +91,26 @@ class InferenceRequest(Struct, frozen=True):
     id: Annotated[str, Meta(max_length=256)] | None = None
     parameters: RequestParameters = RequestParameters()
 
-    def binary_outputs(self, names: Sequence[str]) -> frozenset[str]:
+    def binary_outputs(self, wanted: Sequence[TensorSpec]) -> frozenset[str]:
         """Which of the outputs that are answered with are wanted as binary data."""
         fallback = bool(self.parameters.binary_data_output)
-        if not fallback and not self.outputs:
-            return frozenset()
+        if not self.outputs:
+            return frozenset([spec.name for spec in wanted]) if fallback else _NONE
         said = {output.name: output.parameters.binary_data for output in self.outputs}
         return frozenset(
-            name for name in names if (fallback if (own := said.get(name)) is None else own)
+            spec.name
+            for spec in wanted
+            if (fallback if (own := said.get(spec.name)) is None else own)
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+_NONE: Final[frozenset[str]] = frozenset()
+
+
+# Structs as well, because they are made for every answer.
+
+
+class Parsed(Struct, frozen=True):
     """A request whose sizes are those of its body; the contract has not been asked yet."""
 
     request: InferenceRequest
@@ -113,15 +118,31 @@ class Parsed:
     """Binary data by input."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(Struct, frozen=True):
     """An answer's body. `json_bytes`, if any, is where its binary data begin."""
 
     body: bytes
     json_bytes: int | None = None
 
 
+class _Output(Struct):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    parameters: Mapping[str, int] | UnsetType = UNSET
+    data: list[Any] | UnsetType = UNSET
+
+
+class _Response(Struct):
+    model_name: str
+    model_version: str
+    id: str | UnsetType
+    parameters: Mapping[str, str] | UnsetType
+    outputs: list[_Output]
+
+
 _REQUEST: Final = msgspec.json.Decoder(InferenceRequest)
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def parse_request(body: bytes | bytearray, header: str | None = None) -> Parsed:
@@ -138,17 +159,24 @@ def parse_request(body: bytes | bytearray, header: str | None = None) -> Parsed:
                 "OUT-I104", "NaN and infinity are not JSON: send them as binary data"
             ) from error
         raise InvalidRequest("OUT-I106", str(error)[:200]) from error
+    sizes: list[tuple[str, int]] = []
     for tensor in request.inputs:
-        if tensor.parameters.shared_memory_region is not None:
+        said = tensor.parameters
+        if said is NOTHING_SAID:
+            continue
+        if said.shared_memory_region is not None:
             raise InvalidRequest("OUT-I106", f"{_SHARED_MEMORY}: send data with the request")
+        if said.binary_data_size is not None:
+            sizes.append((tensor.name, said.binary_data_size))
     for output in request.outputs:
         if output.parameters.classification is not None:
             raise InvalidRequest("OUT-I106", "the extension classification is not supported")
         if output.parameters.shared_memory_region is not None:
             raise InvalidRequest("OUT-I106", f"{_SHARED_MEMORY}: data come with the answer")
-    sizes = [(tensor.name, tensor.parameters.binary_data_size) for tensor in request.inputs]
-    named = (name for name, size in sizes if size is not None)
-    return Parsed(request, dict(zip(named, cut(binary, sizes), strict=True)))
+    if binary is None and not sizes:
+        return Parsed(request, {})
+    pieces = cut(binary, sizes)
+    return Parsed(request, {name: piece for (name, _), piece in zip(sizes, pieces, strict=True)})
 
 
 def inputs_of(parsed: Parsed) -> dict[str, Array]:
@@ -157,14 +185,15 @@ def inputs_of(parsed: Parsed) -> dict[str, Array]:
     Raises `InvalidRequest` OUT-I104 for data that do not fit, OUT-I106 for none or twice.
     """
     inputs: dict[str, Array] = {}
+    pieces = parsed.pieces
     for tensor in parsed.request.inputs:
-        piece = parsed.pieces.get(tensor.name)
+        piece = pieces.get(tensor.name) if pieces else None
         if piece is None:
             inputs[tensor.name] = to_array(tensor)
         elif tensor.data is not NO_DATA:
             raise InvalidRequest("OUT-I106", f"{tensor.name} has data both in JSON and in binary")
         else:
-            inputs[tensor.name] = from_binary(tensor.given, piece)
+            inputs[tensor.name] = from_binary(tensor, piece)
     return inputs
 
 
@@ -173,11 +202,13 @@ def to_array(tensor: InputTensor) -> Array:
 
     Raises `InvalidRequest` OUT-I104 for values that do not fit, OUT-I106 where there are none.
     """
-    if tensor.data is NO_DATA:
+    data = tensor.data
+    if data is NO_DATA:
         raise InvalidRequest("OUT-I106", f"{tensor.name} has no data")
-    values = _values(tensor, tensor.data)
-    if len(values) <= SMALL and len(values) == prod(tensor.shape):
-        array = _packed(tensor, values)
+    values = _values(tensor, data)
+    count = len(values)
+    if count <= SMALL and count == prod(tensor.shape):
+        array = _packed(tensor, values, count)
         if array is not None:
             return array
     try:
@@ -190,7 +221,7 @@ def to_array(tensor: InputTensor) -> Array:
         raise InvalidRequest("OUT-I104", f"{tensor.name}: a value is too large for its datatype")
     if array.ndim > 1 and array.shape != tensor.shape:
         raise InvalidRequest("OUT-I104", f"{tensor.name}: data are nested unlike its shape")
-    check_length(tensor.given, array.size)
+    check_length(tensor, array.size)
     return array.reshape(tensor.shape)
 
 
@@ -198,31 +229,31 @@ def encode_response(
     model: str,
     version: str,
     request_id: str | None,
-    outputs: Sequence[tuple[TensorSpec, Array]],
-    binary: frozenset[str] = frozenset(),
+    wanted: Sequence[TensorSpec],
+    outputs: Mapping[str, Array],
+    binary: frozenset[str] = _NONE,
     parameters: Mapping[str, str] | None = None,
 ) -> Encoded:
-    """`binary` names the outputs that are wanted as binary data; `parameters` go with the answer.
+    """`outputs` by name, of which those that are `wanted` are written, in that order, as binary
+    data those of `binary`; `parameters` go with the answer.
 
     Raises `ValueError` or `TypeError` for what cannot be written: no text, for example.
     """
-    document: dict[str, Any] = {"model_name": model, "model_version": version}
-    if request_id is not None:
-        document["id"] = request_id
-    if parameters:
-        document["parameters"] = parameters
-    document["outputs"] = entries = []
+    entries: list[_Output] = []
     pieces: list[bytes] = []
-    for spec, array in outputs:
-        entry: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": array.shape}
-        if spec.name in binary:
+    for spec in wanted:
+        name = spec.name
+        array = outputs[name]
+        if name in binary:
             piece = to_binary(array)
-            entry["parameters"] = {"binary_data_size": len(piece)}
             pieces.append(piece)
+            size = {"binary_data_size": len(piece)}
+            entries.append(_Output(name, spec.datatype, array.shape, size))
         else:
-            entry["data"] = array.ravel().tolist()
-        entries.append(entry)
-    text = msgspec.json.encode(document)
+            values = array.ravel().tolist()
+            entries.append(_Output(name, spec.datatype, array.shape, UNSET, values))
+    own_id = UNSET if request_id is None else request_id
+    text = _encode(_Response(model, version, own_id, parameters or UNSET, entries))
     if not binary:
         return Encoded(text)
     return Encoded(b"".join((text, *pieces)), len(text))
@@ -263,16 +294,16 @@ def _values(tensor: InputTensor, data: Raw) -> Any:
     raise InvalidRequest("OUT-I104", f"{tensor.name}: {str(flat)[:200]}") from flat
 
 
-def _packed(tensor: InputTensor, values: list[Any]) -> Array | None:
+def _packed(tensor: InputTensor, values: list[Any], count: int) -> Array | None:
     """A few flat values, without what numpy does for many. None for what does not fit or pack."""
     letter = _LETTERS.get(tensor.datatype)
     if letter is None:
         return None
     try:
-        packed = struct.pack(f"<{len(values)}{letter}", *values)
+        packed = struct.pack(f"<{count}{letter}", *values)
     except (struct.error, OverflowError):
         return None
-    return np.frombuffer(packed, NUMPY_TYPES[tensor.datatype]).reshape(tensor.shape)
+    return np.ndarray(tensor.shape, NUMPY_TYPES[tensor.datatype], packed)
 
 
 @lru_cache(maxsize=64)

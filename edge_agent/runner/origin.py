@@ -8,6 +8,7 @@ of its own that it points to 127.0.0.1. Browsers say what they ask in `Host` and
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from protocol.errors import InvalidRequest
@@ -27,10 +28,16 @@ def check_origin(host: str | None, origin: str | None) -> None:
 
     Browsers always send a Host; programs that speak HTTP/1.0 need not.
     """
-    if host is not None and not _LOOPBACK.fullmatch(host):
+    if host is not None and not _is_loopback(host):
         raise InvalidRequest("OUT-I109", f"Host {host[:80]!a} is not this machine")
     if origin is not None and not _is_local(origin):
         raise InvalidRequest("OUT-I109", f"Origin {origin[:80]!a} is not this machine")
+
+
+# Nearly every request says what the one before it said.
+@lru_cache(maxsize=16)
+def _is_loopback(host: str) -> bool:
+    return _LOOPBACK.fullmatch(host) is not None
 
 
 def _is_local(origin: str) -> bool:

@@ -8,7 +8,6 @@ served: without a supervisor it drains, since nobody could wake it.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import logging
 import os
@@ -18,13 +17,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from edge_agent.runner.accept import HttpThread
+from edge_agent.installed import version_of
 from edge_agent.runner.bearer import Bearer
 from edge_agent.runner.beside import Beside
 from edge_agent.runner.blame import Notebook
@@ -48,8 +46,12 @@ from edge_agent.runner.server import Application
 from edge_agent.runner.views import Door, ModelWindows, Role, RunnerFailed
 from protocol.errors import PeerError
 
+if TYPE_CHECKING:
+    from edge_agent.runner.accept import HttpThread
+
 log = logging.getLogger("edge_agent.runner")
 
+DOORS: Final[tuple[Door, ...]] = ("loopback", "socket", "network")
 TICK_S: Final = 1.0
 LINE_TIMEOUT_S: Final = 10.0
 ORPHAN_S: Final = 30.0
@@ -72,6 +74,7 @@ class Runner:
         runner: str,
         listeners: Mapping[Door, int],
         run_limit_s: float,
+        serve_http: Callable[[Application], HttpThread],
         bearer: Bearer | None = None,
     ) -> None:
         self._run = run
@@ -79,6 +82,7 @@ class Runner:
         self._listeners = listeners
         self._bearer = bearer
         self._run_limit_s = run_limit_s
+        self._serve_http = serve_http
         self._role: Role = "standby"
         self._notebook: Notebook | None = None
         self._models: dict[str, Served] = {}
@@ -203,8 +207,8 @@ class Runner:
         )
         for index, entry in enumerate(entries):
             self._models[entry.model] = Served(entry.load(), index, self._notebook, abort_if_asked)
-        self._application = Application(self._models, version("outrider"), self._bearer)
-        self._http = HttpThread(self._application)
+        self._application = Application(self._models, version_of("outrider"), self._bearer)
+        self._http = self._serve_http(self._application)
         # What is loaded stays: no collection need look at it again.
         gc.collect()
         gc.freeze()
@@ -310,33 +314,25 @@ class Runner:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="edge_agent.runner.process", description=__doc__)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--id", required=True)
-    for door in ("loopback", "socket", "network"):
-        parser.add_argument(f"--{door}", type=int)
-    parser.add_argument("--token-file", type=Path)
-    parser.add_argument("--line", type=int, required=True)
-    parser.add_argument("--run-limit", type=float, required=True)
-    parser.add_argument("--address-space", type=int, default=0)
-    given = parser.parse_args()
+    # As `runners.child.spawn` writes them, without argparse, which would stay in memory.
+    given = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
+    # Runners speak no TLS. asyncio does without where there is none, and a megabyte less is loaded.
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # what Python calls a missing module
+    from edge_agent.runner.accept import HttpThread
+
     logging.basicConfig(level=logging.WARNING, format="runner %(process)d %(message)s")
-    _confine(given.address_space)
-    listeners: dict[Door, int | None] = {
-        "loopback": given.loopback,
-        "socket": given.socket,
-        "network": given.network,
-    }
+    _confine(int(given["address-space"]))
     runner = Runner(
-        given.run,
-        given.id,
-        {door: fd for door, fd in listeners.items() if fd is not None},
-        given.run_limit,
-        Bearer(given.token_file) if given.token_file else None,
+        Path(given["run"]),
+        given["id"],
+        {door: int(given[door]) for door in DOORS if door in given},
+        float(given["run-limit"]),
+        HttpThread,
+        Bearer(Path(given["token-file"])) if "token-file" in given else None,
     )
     signal.signal(signal.SIGTERM, lambda *_: runner.drain())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    runner.serve(socket.socket(fileno=given.line))
+    runner.serve(socket.socket(fileno=int(given["line"])))
     # Threads of the HTTP loop have nothing left to say.
     sys.stderr.flush()
     os._exit(0)

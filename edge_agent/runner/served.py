@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from edge_agent.runner.blame import Doing, Notebook
+from edge_agent.runner.blame import DOING, Doing, Notebook, note_of
 from edge_agent.runner.bundle import Bundle, read_bundle, read_golden
 from edge_agent.runner.contract import check_inputs, check_outputs
 from edge_agent.runner.counts import Tally
@@ -52,7 +52,7 @@ class Served:
         self.answering = load.answering
         self._session: Session | None
         self._rules: RulesSession | None
-        self._index = index
+        self._notes = {doing: note_of(doing, index) for doing in DOING}
         self._notebook = notebook
         self._before = before
         self._failures = 0
@@ -97,8 +97,11 @@ class Served:
         try:
             parsed = parse_request(body, header)
             request = parsed.request
-            rows = check_inputs(self.contract, request.inputs)
-            wanted = check_outputs(self.contract, [output.name for output in request.outputs])
+            contract = self.contract
+            rows = check_inputs(contract, request.inputs)
+            wanted = contract.outputs
+            if request.outputs:
+                wanted = check_outputs(contract, [output.name for output in request.outputs])
             inputs = inputs_of(parsed)
         except InvalidRequest:
             self.tally.refused()
@@ -107,14 +110,8 @@ class Served:
             return self._instead(request, wanted, inputs)
         try:
             outputs = self._run("infer", inputs)
-            answer = encode_response(
-                self.load.model,
-                self.version,
-                request.id,
-                [(spec, outputs[spec.name]) for spec in wanted],
-                request.binary_outputs([spec.name for spec in wanted]),
-            )
-            first = inputs[self.contract.inputs[0].name]
+            answer = self._encoded(request, wanted, outputs)
+            first = inputs[contract.inputs[0].name]
             now_s = time.perf_counter()
             self.tally.answered(first, outputs, rows, now_s - started)
             if (samples := self.samples) is not None:
@@ -136,17 +133,27 @@ class Served:
         if self._rules is None:
             why = f"{self.load.model} stopped working well, and its signed policy says refuse"
             raise Failed("OUT-D352", why)
-        outputs = self._rules.run(inputs)
-        answer = encode_response(
+        answer = self._encoded(request, wanted, self._rules.run(inputs), BY_RULES)
+        self.tally.answered_by_rules()
+        return answer
+
+    def _encoded(
+        self,
+        request: InferenceRequest,
+        wanted: Sequence[TensorSpec],
+        outputs: Mapping[str, Array],
+        parameters: Mapping[str, str] | None = None,
+    ) -> Encoded:
+        """Raises `ValueError` or `TypeError` for what cannot be written."""
+        return encode_response(
             self.load.model,
             self.version,
             request.id,
-            [(spec, outputs[spec.name]) for spec in wanted],
-            request.binary_outputs([spec.name for spec in wanted]),
-            BY_RULES,
+            wanted,
+            outputs,
+            request.binary_outputs(wanted),
+            parameters,
         )
-        self.tally.answered_by_rules()
-        return answer
 
     def count_refused(self) -> None:
         """A request that was refused before its body got here."""
@@ -157,7 +164,7 @@ class Served:
         if it is not the model that answers."""
         try:
             golden = read_golden(self._bundle)
-            outputs = self._run("probe", golden.inputs)
+            outputs = self._run("probe", dict(golden.inputs))
         except (PeerError, OSError, ModelFailed, ValueError, MemoryError) as error:
             why = error.why if isinstance(error, OutriderError) else str(error)
             short = isinstance(error, TooLarge | MemoryError)
@@ -165,16 +172,20 @@ class Served:
         if found := difference(self.contract, golden.outputs, outputs):
             raise self._probe_failed(found)
 
-    def shadow(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def shadow(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """All outputs, counted nowhere. Raises `ModelFailed`."""
         return self._run("shadow", inputs)
 
-    def _run(self, doing: Doing, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        with self._notebook.busy(doing, self._index):
+    def _run(self, doing: Doing, inputs: dict[str, Array]) -> dict[str, Array]:
+        notebook = self._notebook
+        notebook.begin(self._notes[doing])
+        try:
             if self._session is None:
                 raise ModelFailed("the model is not loaded: it does not answer here")
             self._before(doing, self.load.model, self.version)
             return self._session.run(inputs)
+        finally:
+            notebook.end()
 
     def _probe_failed(self, why: str, code: str = "OUT-D301") -> RunnerFailed:
         return RunnerFailed(

@@ -25,8 +25,8 @@ from protocol.reported import Answering
 
 log = logging.getLogger(__name__)
 
-_JSON: Final = "application/json"
-_BINARY: Final = "application/octet-stream"
+_JSON: Final = b"application/json"
+_BINARY: Final = b"application/octet-stream"
 
 
 class Model(Protocol):
@@ -43,8 +43,8 @@ class Answer(Struct):
 
     status: int
     body: bytes
-    content_type: str = _JSON
-    fields: tuple[tuple[str, str], ...] = ()
+    content_type: bytes = _JSON
+    fields: tuple[tuple[bytes, bytes], ...] = ()
     last: bool = False
     """Nothing can follow on this connection."""
 
@@ -146,15 +146,15 @@ def refusal(error: OutriderError) -> Answer:
     """`{"error": ...}` with the status of the error's problem."""
     body = encode_error(error)
     if isinstance(error, WrongMethod):
-        return Answer(405, body, fields=(("allow", error.allowed),))
-    fields: tuple[tuple[str, str], ...] = ()
+        return Answer(405, body, fields=((b"allow", error.allowed.encode()),))
+    fields: tuple[tuple[bytes, bytes], ...] = ()
     match error.code:
         case "OUT-I112":
-            fields = (("www-authenticate", "Bearer"),)
+            fields = ((b"www-authenticate", b"Bearer"),)
         case "OUT-I114":
-            fields = (("retry-after", "1"),)
+            fields = ((b"retry-after", b"1"),)
         case "OUT-I116":
-            fields = (("accept-encoding", "gzip, deflate"),)
+            fields = ((b"accept-encoding", b"gzip, deflate"),)
     return Answer(error.problem.status, body, fields=fields)
 
 
@@ -178,7 +178,7 @@ def _infer(model: Model, request: Request) -> Answer:
     encoded = model.infer(body, request.fields.get(b"inference-header-content-length"))
     if encoded.json_bytes is None:
         return Answer(200, encoded.body)
-    header = ("inference-header-content-length", str(encoded.json_bytes))
+    header = (b"inference-header-content-length", b"%d" % encoded.json_bytes)
     return Answer(200, encoded.body, _BINARY, (header,))
 
 

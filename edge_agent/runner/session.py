@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+
+# Its wheels send its makers what is run with it, by a thread of their own and a database in the
+# home folder, unless this is said before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime
 
 from edge_agent.room import packs
@@ -37,6 +43,8 @@ _ONNX_TYPES: Final = {
 }
 _NO_MEMORY: Final = ("bad_alloc", "bad allocation", "Failed to allocate memory")
 _SILENT: Final = 4
+_TENSORS: Final = {np.ndarray}
+"""The types of what a run gives: sequences and maps come as lists and dictionaries."""
 _NOISE: Final = (
     re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : "),
     re.compile(r"Load model from \S+ failed: ?"),
@@ -79,6 +87,7 @@ class Session:
             )
         except Exception as error:
             raise _failure(error) from error
+        self._bare = self.bare
         self._outputs = [spec.name for spec in bundle.contract.outputs]
         _compare("input", bundle.contract.inputs, self._session.get_inputs(), all_of_them=True)
         _compare("output", bundle.contract.outputs, self._session.get_outputs(), all_of_them=False)
@@ -86,23 +95,24 @@ class Session:
     @property
     def bare(self) -> Callable[[list[str], Mapping[str, Array], None], list[Array]]:
         """onnxruntime's own `run(outputs, inputs, None)`, for who counts tenths of microseconds and
-        has checked that the inputs are the contract's, as arrays. Raises whatever it raises."""
+        has checked that the inputs are the contract's, as arrays in a dictionary. Raises whatever
+        it raises."""
         # Its Python `run` checks for every call what a contract has settled at load, for a fifth
         # of a small model's time. Should a later version have no such inner object, that is used.
         run: Callable[[list[str], Mapping[str, Array], None], list[Array]]
         run = getattr(self._session, "_sess", self._session).run
         return run
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs of the contract by name. Raises `ModelFailed`."""
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """All outputs of the contract by name, for inputs that fit it. Raises `ModelFailed`."""
         try:
-            results = self._session.run(self._outputs, dict(inputs))
+            results = self._bare(self._outputs, inputs, None)
         except Exception as error:
             raise _failure(error) from error
-        for name, result in zip(self._outputs, results, strict=True):
-            if not isinstance(result, np.ndarray):
-                raise ModelFailed(f"{name} is a {type(result).__name__}, not a tensor")
-        return dict(zip(self._outputs, results, strict=True))
+        outputs = dict(zip(self._outputs, results, strict=True))
+        if set(map(type, results)) != _TENSORS:
+            raise ModelFailed(_not_a_tensor(outputs))
+        return outputs
 
 
 def _compare(
@@ -118,6 +128,12 @@ def _compare(
     if all_of_them and len(real) != len(specs):
         missing = sorted(real.keys() - {spec.name for spec in specs})
         raise ModelFailed(f"its contract does not name {side} {', '.join(missing[:4])}")
+
+
+def _not_a_tensor(outputs: Mapping[str, object]) -> str:
+    found = ((name, type(each)) for name, each in outputs.items())
+    name, kind = next(pair for pair in found if {pair[1]} != _TENSORS)
+    return f"{name} is a {kind.__name__}, not a tensor"
 
 
 def _failure(error: Exception) -> ModelFailed:

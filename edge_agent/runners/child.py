@@ -20,8 +20,12 @@ from edge_agent.runner.views import Door
 ENVIRONMENT: Final[Mapping[str, str]] = {
     # glibc gives the memory of an unloaded model back only below this threshold.
     "MALLOC_MMAP_THRESHOLD_": "131072",
+    # One thread answers; the other hardly allocates.
+    "MALLOC_ARENA_MAX": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    # Otherwise its makers hear what it runs.
+    "ORT_DISABLE_TELEMETRY": "1",
     # Otherwise a model's file could bring session options of its own.
     "ORT_LOAD_CONFIG_FROM_MODEL": "0",
 }

@@ -28,28 +28,30 @@ class FeatureFold:
     def __init__(self, features: Sequence[Feature]) -> None:
         # float32 like the rows: an edge between two float32 values would move whole columns.
         most = max(len(feature.edges) for feature in features) + 1
-        self._edges = np.full((most, len(features)), np.nan, np.float32)
+        self._edges = np.full((most, len(features), 1), np.nan, np.float32)
         for column, feature in enumerate(features):
-            self._edges[: len(feature.edges) + 1, column] = (*feature.edges, np.inf)
-        self._nan = np.array([len(feature.edges) + 2 for feature in features], np.uint8)
+            self._edges[: len(feature.edges) + 1, column, 0] = (*feature.edges, np.inf)
+        self._nan = np.array([[len(feature.edges) + 2] for feature in features], np.uint8)
         sizes = [len(feature.counts) for feature in features]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
     def __call__(self, rows: Rows) -> NDArray[np.int64]:
         """Counts of all features, one after the other; `split` takes them apart."""
-        rows = np.ascontiguousarray(rows)
-        slots = np.zeros(rows.shape, np.uint8)
-        reached = np.empty(rows.shape, np.bool_)
+        # A column in one piece: numpy compares that with an edge in a third of the time.
+        columns = np.ascontiguousarray(rows.T)
+        slots = np.zeros(columns.shape, np.uint8)
+        reached = np.empty(columns.shape, np.bool_)
+        counted = reached.view(np.uint8)
         with np.errstate(invalid="ignore"):
             # A slot is the number of edges that a value has reached; NaN has reached none.
             for edges in self._edges:
-                np.greater_equal(rows, edges, out=reached)
-                slots += reached.view(np.uint8)
-            np.not_equal(rows, rows, out=reached)
+                np.greater_equal(columns, edges, out=reached)
+                slots += counted
+            np.not_equal(columns, columns, out=reached)
         if reached.any():
             np.copyto(slots, self._nan, where=reached)
         return np.bincount(
-            (slots + self._starts[:-1]).ravel(), minlength=int(self._starts[-1])
+            (slots + self._starts[:-1, None]).ravel(), minlength=int(self._starts[-1])
         ).astype(np.int64)
 
     @property
@@ -83,12 +85,14 @@ def answer_rows(contract: Contract, outputs: dict[str, Array], rows: int) -> Row
         probabilities = outputs[spec.name]
         if probabilities.size and probabilities.size % rows == 0:
             table = probabilities.reshape(rows, -1)
-            answers[:, 0] = np.clip(table.max(axis=1), 0, 1)
+            # As above: along short rows numpy takes ten times as long.
+            columns = np.ascontiguousarray(table.T)
+            answers[:, 0] = np.clip(columns.max(axis=0), 0, 1)
             if table.shape[1] == len(contract.classes):
                 answers[:, 1] = table.argmax(axis=1)
-            finite = np.isfinite(table)
+            finite = np.isfinite(columns)
             if not finite.all():
-                answers[~finite.all(axis=1)] = NOTHING
+                answers[~finite.all(axis=0)] = NOTHING
         return answers
     spec = contract.output("label")
     if spec is not None and contract.classes:

@@ -119,11 +119,11 @@ class Ring:
         nonfinite = sum(each.nonfinite for each in odd)
         rows = sum(each.rows for each in odd)
         if plain:
-            records, sizes, times = zip(*plain, strict=True)
-            seconds += times
+            sizes = [size for _, size, _ in plain]
+            seconds += [spent for _, _, spent in plain]
             of_plain = sum(sizes)
             rows += of_plain
-            table = self._table(records, of_plain)
+            table = self._table([record for record, _, _ in plain], of_plain)
             outputs = self._outputs(table)
             answers.append(answer_rows(self._contract, outputs, of_plain))
             nonfinite += _requests_with_nonfinite(outputs, sizes)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -121,8 +121,8 @@ def stage(folder: Path, devices: int) -> Stage:
             store.devices.enrol(name, {"site": "leeds"}, None, now_ms)
     spec = read_spec({"version": f"{MODEL}/v2", "waves": ["1", "50 %", "100 %"]})
     operations.start_rollout(store, FLEET, spec, approvals, now_ms, lambda: SALT, who="eva")
+    ticker.tick(now_ms)
     for _ in range(2):
-        ticker.tick(now_ms)
         now_ms += 60_000
         operations.promote(store, f"{MODEL}-1", now_ms, who="eva")
         before = dict(kept.retained)
@@ -130,16 +130,11 @@ def stage(folder: Path, devices: int) -> Stage:
         ticker.tick(now_ms)
     documents = {}
     for device in store.devices.all():
-        pinned = store.devices.change(_pinned(device), now_ms)
+        pins = {MODEL: Pin(_bundle("v2"))}
+        pinned = store.devices.change(replace(device, pins=pins), now_ms)
         documents[TOPICS.document(device.id)] = repository.sign_document(document_of(FLEET, pinned))
     store.close()
     return Stage(before, {topic: kept.retained[topic] for topic in kept.changed}, documents)
-
-
-def _pinned(device: object) -> object:
-    from dataclasses import replace
-
-    return replace(device, pins={MODEL: Pin(_bundle("v2"))})  # type: ignore[type-var] # a device
 
 
 class Fleet(crowd.Crowd):

@@ -3,8 +3,6 @@
 CPU is that of the server process, from `/proc`; requests come from an asyncio client that shares
 the cores. MLServer 1.7.1 lives in its own environment below `build/`, which is made when it is
 missing. `--requests 1000 --connections 1,8 --rounds 7` change the sizes, `--no-peer` leaves it out.
-
-Long because one run compares all of them side by side, with the same callers.
 """
 
 from __future__ import annotations
@@ -25,22 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from edge_agent.runners import Load, Runners  # noqa: E402 - after the path is set
-from protocol.members import Contract, TensorSpec  # noqa: E402 - the same
+from tests.bench.memory import alone  # noqa: E402 - the same
 from tests.bench.report import Row, publish  # noqa: E402 - the same
 from tests.bench.serving_sdk import in_process  # noqa: E402 - the same
 from tests.fakes.bundles import BundleOnDisk, make_bundle  # noqa: E402 - the same
-from tests.fakes.serving import write_bundle  # noqa: E402 - the same
 
 PEER = ROOT / "build" / "mlserver" / "venv"
 PEER_VERSION = "1.7.1"
 FEATURES = 12
 WARM_UP = 100
+MB = 1e6
 
 Where = str | tuple[str, int]
 
@@ -155,12 +152,6 @@ def cpu_of(pid: int) -> float:
     for task in Path(f"/proc/{pid}/task").iterdir():
         total += int((task / "schedstat").read_text().split()[0])
     return total / 1e9
-
-
-def memory_of(pid: int) -> dict[str, float]:
-    """Megabytes by name, from smaps_rollup."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
 
 
 def bare_run_us(model: Path, row: Sequence[float], count: int) -> float:
@@ -281,88 +272,6 @@ def _answers(port: int) -> bool:
         connection.close()
 
 
-# --- memory ---------------------------------------------------------------------------------------
-
-
-def large_load(directory: Path, layers: int = 13, width: int = 1024) -> Load:
-    """A model of 54 MB of weights, in a file of their own as `outrider model build` keeps them."""
-    rng = np.random.default_rng(1)
-    matrices = [rng.normal(0, 0.03, (width, width)).astype(np.float32) for _ in range(layers)]
-    size = matrices[0].nbytes
-    tensors = []
-    for number in range(layers):
-        tensor = TensorProto(name=f"w{number}", data_type=TensorProto.FLOAT, dims=[width, width])
-        tensor.data_location = TensorProto.EXTERNAL
-        said = {"location": "weights.bin", "offset": number * size, "length": size}
-        for key, value in said.items():
-            tensor.external_data.add(key=key, value=str(value))
-        tensors.append(tensor)
-    names = ["pixels", *(f"h{number}" for number in range(1, layers)), "y"]
-    graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", [names[number], f"w{number}"], [names[number + 1]])
-            for number in range(layers)
-        ],
-        "large",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", width])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", width])],
-        tensors,
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    proto.ir_version = 8
-    contract = Contract(
-        (TensorSpec("pixels", "FP32", (-1, width)),), (TensorSpec("y", "FP32", (-1, width)),)
-    )
-    weights = b"".join(matrix.tobytes() for matrix in matrices)
-    return write_bundle(directory, "large", contract, proto.SerializeToString(), weights)
-
-
-SUPERVISOR = """
-import sys
-sys.path.insert(0, {root!r})
-import edge_agent.wiring
-from pathlib import Path
-from edge_agent.runners import Runners
-from tests.fakes.supervisor import load_of
-runners = Runners(Path({run!r}), port=0)
-runners.adopt()
-load = load_of(Path({bundle!r}))
-serving = runners.start((load,))
-runners.probe(serving.id, load.model)
-runners.promote(serving.id)
-print(serving.pid, flush=True)
-sys.stdin.readline()
-candidate = runners.start((load,))
-runners.probe(candidate.id, load.model)
-runners.promote(candidate.id)
-print(candidate.pid, flush=True)
-sys.stdin.readline()
-for view in runners.views():
-    runners.kill(view.id)
-"""
-"""All modules of an agent, and its runners; no broker and no outbox."""
-
-
-def agent_memory(directory: Path, bundle: BundleOnDisk) -> tuple[float, float]:
-    """PSS in MB of supervisor and runner: steady, and while two runners are up."""
-    script = SUPERVISOR.format(
-        root=str(ROOT), run=str(directory / "agent"), bundle=str(bundle.path)
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    pids = [process.pid, int(process.stdout.readline())]
-    steady = sum(memory_of(pid)["Pss"] for pid in pids)
-    process.stdin.write("\n")
-    process.stdin.flush()
-    pids.append(int(process.stdout.readline()))
-    promoting = sum(memory_of(pid)["Pss"] for pid in pids)
-    process.communicate("\n")
-    return steady, promoting
-
-
 # --- rows -----------------------------------------------------------------------------------------
 
 
@@ -386,15 +295,12 @@ def cost_rows(what: str, own: Cost, other: Cost | None, *, goal: bool) -> list[R
     ]
 
 
-def memory_rows(own: dict[str, float], other: dict[str, float] | None) -> list[Row]:
-    rows = []
-    for name, label in (("Pss", "PSS"), ("Rss", "RSS")):
-        theirs = other[name] if other else None
-        goal = "≤ ½" if name == "Pss" else ""
-        met = own[name] <= theirs / 2 if theirs and goal else None
-        who = f"MLServer {PEER_VERSION}" if other else ""
-        rows.append(Row(f"serving process: {label}", own[name], "MB", theirs, who, goal, met))
-    return rows
+def memory_row(pid: int, other: int | None) -> Row:
+    """Both as if they alone used their files: this process has some of ours mapped as well."""
+    own, theirs = alone([pid]) / MB, alone([other]) / MB if other else None
+    who = f"MLServer {PEER_VERSION}" if other else ""
+    met = own <= theirs / 2 if theirs else None
+    return Row("serving process: PSS, alone", own, "MB", theirs, who, "≤ ½", met)
 
 
 def main() -> int:
@@ -436,24 +342,7 @@ def main() -> int:
             other = costs[theirs[each.connections].what] if theirs else None
             goal = each.what.startswith("JSON, TCP")
             rows += cost_rows(each.what, costs[each.what], other, goal=goal)
-        other_memory = next((memory_of(each.pid) for each in theirs.values()), None)
-        rows += memory_rows(memory_of(pid), other_memory)
-        small = memory_of(pid)["Private_Dirty"]
-        stack.close()
-        with ours(directory / "large", large_load(directory / "large-bundle")) as (runners, pid):
-            where = ("127.0.0.1", runners.port)
-            series(pid, where, as_json("large", [0.1] * 1024), 1, 100)
-            added = memory_of(pid)["Private_Dirty"] - small
-            rows.append(
-                Row("a 50 MB model adds private dirty", added, "MB", None, "", "≤ 25", added <= 25)
-            )
-        steady, promoting = agent_memory(directory, bundle)
-        rows += [
-            Row("supervisor and runner: PSS", steady, "MB", None, "", "≤ 110", steady <= 110),
-            Row(
-                "supervisor, two runners: PSS", promoting, "MB", None, "", "≤ 150", promoting <= 150
-            ),
-        ]
+        rows.append(memory_row(pid, next((each.pid for each in theirs.values()), None)))
     rows += in_process()
     return publish("serving", rows)
 

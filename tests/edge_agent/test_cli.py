@@ -1,5 +1,6 @@
 """`outrider-agent` as a technician types it."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_agent import cli
+from edge_agent import cli, installed
 from edge_agent.settings import read
 from edge_agent.technician.door import Door
 from edge_agent.technician.status import LinkStatus, Status
@@ -168,6 +169,8 @@ def test_the_daemon_takes_the_place_of_the_command(home, monkeypatch):
         raise Became
 
     monkeypatch.setattr("edge_agent.daemon.os.execv", execv)
+    for variable in (installed.VARIABLE, "MALLOC_ARENA_MAX"):
+        monkeypatch.setenv(variable, "")  # so that it is taken back
     with pytest.raises(Became):
         agent("run", "--port", "8555", "--broker", "site:8883", "--listen", "[::]:8600", "-v")
     with pytest.raises(Became):
@@ -177,6 +180,20 @@ def test_the_daemon_takes_the_place_of_the_command(home, monkeypatch):
         [*command, "8555", "site:8883", "[::]:8600", "-", "1"],
         [*command, "8500", "-", "-", "-", "0"],
     ]
+
+
+def test_versions_are_looked_up_before_the_daemon_lives_for_months(monkeypatch):
+    monkeypatch.setenv(installed.VARIABLE, "outrider==0.0.1")
+    assert installed.version_of("outrider") == "0.0.1"
+    assert installed.version_of("onnxruntime") == importlib.metadata.version("onnxruntime")
+    installed.remember()
+    look = (
+        "import sys; from edge_agent.installed import OF_INTEREST, version_of;"
+        "print(*map(version_of, OF_INTEREST), 'importlib.metadata' in sys.modules)"
+    )
+    versions = [importlib.metadata.version(name) for name in installed.OF_INTEREST]
+    words = subprocess.check_output([sys.executable, "-c", look], text=True).split()
+    assert words == [*versions, "False"]
 
 
 def test_an_agent_that_is_not_enrolled_says_so(home):

@@ -46,7 +46,7 @@ def ask(application, tail: bytes, *tensors: dict[str, Any], header: str | None =
     if header is not None:
         fields[b"inference-header-content-length"] = header or str(len(text))
     answer = application.answer(Request("POST", INFER, fields, True, text + tail), "loopback")
-    end = dict(answer.fields).get("inference-header-content-length")
+    end = dict(answer.fields).get(b"inference-header-content-length")
     return answer.status, json.loads(answer.body[: None if end is None else int(end)])
 
 
@@ -257,13 +257,17 @@ def test_an_aligned_tensor_is_not_copied():
     assert np.shares_memory(array, np.frombuffer(body, np.uint8))
 
 
+KINDS = ("FP16", "INT32", "BYTES")
+
+
 def test_an_answer_has_its_binary_outputs_in_their_order():
-    outputs: list[tuple[TensorSpec, Any]] = [
-        (TensorSpec("a", "FP16", (-1,)), np.array([1], np.float16)),
-        (TensorSpec("b", "INT32", (-1,)), np.array([2], np.int32)),
-        (TensorSpec("c", "BYTES", (-1,)), np.array(["ö"], np.object_)),
-    ]
-    answer = encode_response("m", "v1", None, outputs, frozenset({"a", "c"}))
+    specs = [TensorSpec(name, kind, (-1,)) for name, kind in zip("abc", KINDS, strict=True)]
+    outputs: dict[str, Any] = {
+        "c": np.array(["ö"], np.object_),
+        "b": np.array([2], np.int32),
+        "a": np.array([1], np.float16),
+    }
+    answer = encode_response("m", "v1", None, specs, outputs, frozenset({"a", "c"}))
     assert answer.json_bytes is not None
     document = json.loads(answer.body[: answer.json_bytes])
     assert [set(output) - {"name", "datatype", "shape"} for output in document["outputs"]] == [

@@ -4,13 +4,22 @@ import gc
 import re
 import sys
 import weakref
+from contextlib import suppress
 
 import h11
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edge_agent.runner.http11 import MAX_BODY, MAX_DISCARDED, MAX_HEAD, PIECE, Reader
+from edge_agent.runner.http11 import (
+    MAX_BODY,
+    MAX_DISCARDED,
+    MAX_HEAD,
+    MAX_KNOWN,
+    PIECE,
+    Known,
+    Reader,
+)
 from protocol.errors import InvalidRequest
 
 POST = b"POST /v2 HTTP/1.1\r\nHost: a\r\n"
@@ -308,6 +317,94 @@ def test_many_small_chunks_take_no_more_than_their_bytes():
     assert reader.held < 41_000
 
 
+ASKED = sized(b"abc")
+
+
+def knowing(raw: bytes) -> Reader:
+    """A reader that has read this before."""
+    reader = Reader()
+    reader.feed(raw)
+    assert reader.next() is not None
+    return reader
+
+
+def test_a_head_that_comes_again_is_not_parsed_again():
+    reader = knowing(ASKED)
+    first = reader.whole(ASKED)
+    other = reader.whole(ASKED[:-3] + b"xyz")
+    assert first is not None
+    assert other is not None
+    assert (first.method, first.target, first.body, other.body) == ("POST", "/v2", b"abc", b"xyz")
+    assert (first.fields, first.keep_alive) == ({b"host": "a", b"content-length": "3"}, True)
+    assert (reader.state, reader.held) == ("idle", 0)
+
+
+@pytest.mark.parametrize(
+    "before, raw",
+    [
+        pytest.param(ASKED, ASKED[:-1], id="not all of it"),
+        pytest.param(ASKED, ASKED + b"G", id="more than it"),
+        pytest.param(ASKED, ASKED * 2, id="twice"),
+        pytest.param(ASKED, ASKED.replace(b"Host", b"host"), id="written in another way"),
+        pytest.param(ASKED, b"\r\n" + ASKED, id="after an empty line"),
+        pytest.param(ASKED, b"", id="nothing"),
+        pytest.param(CHUNKED + b"0\r\n\r\n", CHUNKED, id="chunks"),
+        pytest.param(
+            POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+            POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+            id="an offer of another protocol",
+        ),
+    ],
+)
+def test_what_is_not_one_known_request_is_parsed(before, raw):
+    assert knowing(before).whole(raw) is None
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(b"POST /", id="in a head"),
+        pytest.param(POST + b"Content-Length: 200\r\n\r\n", id="in a body"),
+        pytest.param(ASKED * 2, id="while one waits"),
+        pytest.param(POST + b"Connection: close\r\n\r\n", id="after the last"),
+        pytest.param(b"nonsense\r\n", id="after nonsense"),
+    ],
+)
+def test_a_known_head_is_parsed_where_it_may_mean_something_else(before):
+    known: dict[bytes, Known] = {}
+    reader = Reader(known)
+    reader.feed(ASKED)
+    assert reader.next() is not None
+    reader.feed(before)
+    with suppress(InvalidRequest):
+        reader.next()
+    assert list(known) == [ASKED[:-3]]
+    assert reader.whole(ASKED) is None
+    assert Reader(known).whole(ASKED) is not None
+    reader.close()
+    assert reader.whole(ASKED) is None
+
+
+def test_empty_lines_between_known_requests_do_not_add_up():
+    reader = knowing(ASKED)
+    for _ in range(MAX_HEAD):
+        reader.feed(b"\r\n")
+        assert reader.next() is None
+        assert reader.whole(ASKED) is not None
+
+
+def test_few_heads_are_known():
+    known: dict[bytes, Known] = {}
+    reader = Reader(known)
+    for number in range(3 * MAX_KNOWN):
+        reader.feed(sized(b"", f"/{number}"))
+        assert reader.next() is not None
+        assert 0 < len(known) <= MAX_KNOWN
+    reader.feed(sized(b"", "/" + "x" * PIECE))
+    assert reader.next() is not None
+    assert max(map(len, known)) <= PIECE
+
+
 PIECES = st.sampled_from(
     [
         *(b"GET ", b"POST ", b"/v2 ", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\n", b" ", b"\t", b":"),
@@ -327,19 +424,28 @@ def test_what_is_understood_means_the_same_to_another_reader(pieces, step):
     ours = understood(cuts)
     # However it is cut, it means the same.
     assert ours == understood([raw] if raw else [])
+    # And whatever was read before.
+    known: dict[bytes, Known] = {}
+    for _ in range(2):
+        assert ours == understood([raw], known)
+        assert ours == understood(cuts, known)
     theirs = h11_reads(raw)
     assert theirs[: len(ours)] == ours
 
 
-def understood(parts: list[bytes]) -> list[tuple[str, str, bytes]]:
-    reader, found = Reader(), []
+def understood(parts: list[bytes], known=None) -> list[tuple[str, str, bytes]]:
+    reader, found = Reader(known), []
     try:
         for part in parts:
-            reader.feed(part)
-            while (request := reader.next()) is not None:
+            request = reader.whole(part)
+            if request is None:
+                reader.feed(part)
+                request = reader.next()
+            while request is not None:
                 found.append((request.method, request.target, bytes(request.body or b"")))
                 if not request.keep_alive:
                     return found
+                request = reader.next()
     except InvalidRequest:
         pass
     return found

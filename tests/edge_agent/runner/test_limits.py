@@ -1,9 +1,10 @@
 """What one model may take of a device: memory, time, and options of its session."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
 
 import onnxruntime
 import pytest
@@ -68,7 +69,7 @@ def test_a_bundle_that_memory_does_not_suffice_for_is_not_called_broken(
     load = bundles()
     notebook = Notebook(tmp_path / "note", [(load.model, load.digest)])
     served = Served(load, 0, notebook, lambda *what: None)
-    monkeypatch.setattr(served._session, "_session", Mock(run=fail))
+    monkeypatch.setattr(served._session, "_bare", fail)
     with pytest.raises(RunnerFailed, match="OUT-D202"):
         served.probe()
     monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
@@ -134,3 +135,11 @@ def test_a_models_file_can_set_no_option():
 def test_the_memory_a_load_needs_is_no_part_of_what_it_is(bundles):
     load = bundles()
     assert replace(load, need=Need(5, 7)) == load
+
+
+def test_onnxruntimes_makers_do_not_hear_what_runs_here(tmp_path):
+    import_it = "import edge_agent.runner.session as s; s.onnxruntime.SessionOptions()"
+    environment = {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", import_it], check=True, env=environment)
+    # Where they keep what was not sent yet.
+    assert list(tmp_path.iterdir()) == []

@@ -120,7 +120,8 @@ def test_deep_data_are_never_followed_deeper_than_the_shape():
 
 def test_an_answer_carries_the_callers_id_and_null_for_what_json_cannot_say():
     spec = TensorSpec("scores", "FP32", (-1, 2))
-    body = encode_response("toy", "v1", "q-1", [(spec, np.array([[0.5, np.nan]], np.float32))])
+    scores = np.array([[0.5, np.nan]], np.float32)
+    body = encode_response("toy", "v1", "q-1", (spec,), {"scores": scores})
     assert body.json_bytes is None
     assert json.loads(body.body) == {
         "model_name": "toy",

@@ -75,7 +75,7 @@ class Model:
 
 
 GOOD: Final = Model("good")
-SLIGHTLY_BAD: Final = Model("slightly bad", fails=0.03, dies=0.005, errors=1.6)
+SLIGHTLY_BAD: Final = Model("slightly bad", fails=0.02, dies=0.005, errors=1.4)
 BAD: Final = Model("bad", fails=0.25, dies=0.05, errors=3.0, latency=1.5)
 MODELS: Final = (GOOD, SLIGHTLY_BAD, BAD)
 
