@@ -22,6 +22,8 @@ RAW = zlib.compressobj(wbits=-15)
         ("GZIP", gzip.compress(BODY)),
         ("deflate", zlib.compress(BODY)),
     ],
+    # Named, since gzip writes the time into what would be their names.
+    ids=["none", "identity", "gzip", "upper case", "deflate"],
 )
 def test_known_encodings_are_unpacked(encoding, packed):
     assert unpack(packed, encoding) == BODY
