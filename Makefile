@@ -6,7 +6,7 @@ READY := .venv/.stamp
 BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQUITTO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e crash-matrix soak outage lint docs bench conformance clean
+.PHONY: help demo test e2e crash-matrix soak simulate outage lint docs bench conformance clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -25,6 +25,9 @@ crash-matrix: $(READY) ## every operation of an update, interrupted in every way
 
 soak: $(READY) ## 200 random fault schedules over real processes; options: ARGS="--seed 1"
 	@$(BROKER) && $(BIN)/python -m tests.soak.run $(ARGS)
+
+simulate: $(READY) ## 1,000 small fleets and a million devices in virtual time; options: ARGS="--seed 1"
+	@$(BIN)/python -m tests.simulation.rollouts.run $(ARGS)
 
 outage: $(READY) ## a month without a link and a year of restarts, on a real file
 	@$(BIN)/pytest -q -s tests/long

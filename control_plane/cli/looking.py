@@ -34,7 +34,9 @@ def status(
         name = rollout or newest(client)
         shown: dict[str, Any] = {}
         height = 0
-        for shown in _looks(client, name, watch):
+        # Where a look is drawn over the one before, that time passes is worth another.
+        over = screen.redraws(sys.stdout) and not as_json
+        for shown in _looks(client, name, watch, timeless=not over):
             if as_json:
                 showing.document(shown)
             else:
@@ -60,12 +62,12 @@ def draw(shown: dict[str, Any], above: int = 0) -> int:
     return text.count("\n") + 1
 
 
-def _looks(client: Client, name: str, watch: bool) -> Iterator[dict[str, Any]]:
+def _looks(client: Client, name: str, watch: bool, *, timeless: bool) -> Iterator[dict[str, Any]]:
     """The rollout now; when watching, each change until it ends or is paused."""
     before: dict[str, Any] = {}
     while True:
         shown: dict[str, Any] = client.get(f"rollouts/{segment(name)}")
-        seen = _changing(shown)
+        seen = without_time(shown) if timeless else shown
         if seen != before:
             yield shown
         before = seen
@@ -74,10 +76,8 @@ def _looks(client: Client, name: str, watch: bool) -> Iterator[dict[str, Any]]:
         time.sleep(LOOK_S)
 
 
-def _changing(shown: dict[str, Any]) -> dict[str, Any]:
-    """What is worth another look. That time passes alone is not, unless it can be drawn over."""
-    if screen.redraws(sys.stdout):
-        return shown
+def without_time(shown: dict[str, Any]) -> dict[str, Any]:
+    """The body without what changes only because time passes."""
     away = shown["not_reached"]
     names = [each["device"] for each in away["newest"]]
     soak = {**shown["soak"], "left_seconds": None} if shown["soak"] else None

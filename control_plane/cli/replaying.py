@@ -71,7 +71,7 @@ def _show(name: str, explained: Mapping[str, Any], count: int) -> None:
     showing.line(
         "verdict",
         f"{record['verdict']} at {date(at_ms, showing.now_ms())}, {name} wave {record['wave']}, "
-        f"by {record['id']} (rules {replayed['recorded_rules']})",
+        f"by {record['id']}",
     )
     showing.line("why", record["sentence"])
     showing.line(
@@ -80,7 +80,9 @@ def _show(name: str, explained: Mapping[str, Any], count: int) -> None:
     for number, line in enumerate(scores.lines(explained["gates"])):
         showing.line("scores" if number == 0 else "", line)
     _plot(explained)
-    showing.line("record", f"{record['number']} of {count}    {record['digest'][:_SHORT]}")
+    rules = f"rules {replayed['recorded_rules']}"
+    place = f"{record['number']} of {count}"
+    showing.line("record", f"{place}   {rules}   {record['digest'][:_SHORT]}")
     showing.line("replay", replayed["said"])
     if not replayed["same"]:
         showing.line("", f"now {replayed['verdict']} by {replayed['id']}: {replayed['sentence']}")
@@ -88,7 +90,7 @@ def _show(name: str, explained: Mapping[str, Any], count: int) -> None:
 
 def _plot(explained: Mapping[str, Any]) -> None:
     """How devices are spread and how evidence grew, for each score that is compared."""
-    if not explained["gates"]:
+    if not any(row["state"] in scores.COMPARED for row in explained["gates"]):
         return
     from control_plane.rollout import picture  # numpy only for the command that needs it
 

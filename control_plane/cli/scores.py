@@ -19,7 +19,7 @@ WORDS: Final = {
     "class_mix": "class mix",
     "accuracy": "accuracy",
 }
-_COMPARED: Final = ("worse", "within", "open")
+COMPARED: Final = ("worse", "within", "open")
 """States of a series in which both sides have been judged; the others say what lacks."""
 _LACKS: Final = {
     "no scale": "too few devices to know how much it scatters",
@@ -36,12 +36,12 @@ Row = Mapping[str, Any]
 def lines(rows: Sequence[Row]) -> Iterator[str]:
     """A table of what is compared, then what is not and why; nothing without rows."""
     chosen = [foremost(each) for each in _by_metric(rows)]
-    compared = [row for row in chosen if row["state"] in _COMPARED]
+    compared = [row for row in chosen if row["state"] in COMPARED]
     if compared:
         yield from _table([_cells(row) for row in compared])
     lacking: dict[str, list[str]] = {}
     for row in chosen:
-        if row["state"] not in _COMPARED:
+        if row["state"] not in COMPARED:
             lacking.setdefault(_LACKS[row["state"]], []).append(WORDS[row["metric"]])
     for why, names in lacking.items():
         yield f"not judged, {why}: {', '.join(names)}"
@@ -53,7 +53,7 @@ def foremost(rows: Iterable[Row]) -> Row:
     def far(row: Row) -> tuple[bool, bool, bool, float]:
         threshold, evidence = row["ln_threshold"], row["ln_evidence"]
         left = float("inf") if threshold is None or evidence is None else threshold - evidence
-        return row["state"] != "worse", row["state"] not in _COMPARED, row["role"] != "guard", left
+        return row["state"] != "worse", row["state"] not in COMPARED, row["role"] != "guard", left
 
     return min(rows, key=far)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any, Final
 
 import typer
@@ -111,10 +112,14 @@ def return_to(
             _show_return(preview, as_json)
             raise typer.Exit(CHANGES)
         targeted = preview["targeted"]
-        if not yes:
+        what = f"{plural(targeted, 'device')} shall run {reference}"
+        if sys.stdin.isatty() and not yes:
+            # Above the question, which is one line.
             screen.hint(f"{_return(preview)}.")
+        else:
+            what += f": {_return(preview)}"
         asked.agree(
-            f"{plural(targeted, 'device')} shall run {reference}.",
+            f"{what}.",
             targeted,
             whole_fleet=preview["matched"] >= asked.fleet_of(client),
             yes=yes,

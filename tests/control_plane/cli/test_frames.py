@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from control_plane.cli.frames import frame
-from control_plane.web.rollouts import Rollout
+from control_plane.web.rollout_view import Rollout
 from protocol.identifiers import digest_of
 
 NOW_MS = 1_795_000_000_000  # 18 Nov 2026 11:06:40 UTC

@@ -22,7 +22,7 @@ from protocol.members import Card
 from tests.control_plane.cli.conftest import healthy, rolled_back
 from tests.control_plane.cli.rollout_scenes import FleetOfTwelve, planning, without_chance
 from tests.control_plane.web.conftest import Api
-from tests.fakes.command_line import masked, transcript
+from tests.fakes.command_line import Command, masked, transcript
 
 GOLDEN = Path(__file__).parents[2] / "golden/cli"
 DAY_MS = 86_400_000
@@ -156,7 +156,7 @@ def new_home(request, new_home, quorum_home):
 def test_a_transcript_is_as_agreed(api, outrider, scene, monkeypatch):
     without_chance(monkeypatch)
     made = SCENES[scene](api)
-    commands = {"outrider": cli.run}
+    commands: dict[str, Command] = {"outrider": cli.run}
     if isinstance(made, FleetOfTwelve):
         commands["meanwhile"] = made.meanwhile
     path = GOLDEN / f"{scene}.txt"

@@ -79,8 +79,10 @@ class Checks:
             taken = going.takes(id, name, labels, device.since)
             place = position(rollout.salt, id)
             if device.since > rollout.as_of:
-                if taken and name not in going.wave.include and (
-                    going.wave.threshold_for(labels) != EVERYONE
+                if (
+                    taken
+                    and name not in going.wave.include
+                    and (going.wave.threshold_for(labels) != EVERYONE)
                 ):
                     self.say("late", f"{id} changed after {rollout.id} began, and is asked")
                 continue
@@ -193,10 +195,15 @@ class Checks:
                 continue
             if any(each.candidate == rollout.candidate for each in rollouts if each != rollout):
                 continue
-            serving = {d.id for d in self._heard() if d.serving == rollout.candidate}
-            if not rollout.kept and any(id not in pinned for id in serving):
-                if not any(each.kept for each in rollouts):
-                    self.say("returned", f"{rollout.id} was aborted, and {sorted(serving)} run it")
+            # Beside which a shadow runs is what a device ran as it was asked.
+            serving = {
+                d.id
+                for d in self._heard()
+                if d.serving == rollout.candidate and d.phase != "standby"
+            }
+            keeps = any(each.kept for each in rollouts)
+            if not keeps and serving - pinned:
+                self.say("returned", f"{rollout.id} was aborted, and {sorted(serving)} run it")
             ran = {
                 each.device
                 for each in self.fleet.store.rollouts.members.of(rollout.id)
@@ -207,7 +214,13 @@ class Checks:
                 self.say("kept", f"{rollout.id} keeps {sorted(ran & heard)}, {serving} run it")
 
     def _heard(self) -> list[Device]:
-        return [d for d in self.fleet.devices.values() if d.linked and not d.dead]
+        """Without agents that are too old for the newest plan: they stay with the one before."""
+        newest = self.fleet.plan
+        return [
+            each
+            for each in self.fleet.devices.values()
+            if each.linked and not each.dead and (each.plan == newest or each.understands(newest))
+        ]
 
 
 def _is(planned: Planned | None, id: str) -> bool:
@@ -220,6 +233,8 @@ def told(store: Store) -> dict[str, Any]:
 
 def phases(store: Store) -> list[tuple[Any, ...]]:
     """Of members: what they say, without when it was learnt."""
-    return store.connection().execute(
-        "SELECT rollout, device, wave, phase, reason, outcome FROM member ORDER BY 1, 2"
-    ).fetchall()
+    return (
+        store.connection()
+        .execute("SELECT rollout, device, wave, phase, reason, outcome FROM member ORDER BY 1, 2")
+        .fetchall()
+    )

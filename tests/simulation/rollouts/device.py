@@ -28,6 +28,8 @@ WINDOW_MS: Final = 60 * MINUTE_MS
 Fate = Literal["fine", "worse", "idle", "rejects", "rolls back", "dies staged", "dies serving"]
 """What a version does on one device."""
 DEADLY: Final[tuple[Fate, ...]] = ("dies staged", "dies serving")
+NEW: Final = frozenset({"shadow/1", "window/1"})
+"""What an older agent does not know."""
 BEGUN: Final[tuple[Phase, ...]] = ("fetching", "staged", "probing", "standby", "probation")
 
 
@@ -92,11 +94,12 @@ class Device:
 
     def read_plan(self, plan: Plan) -> None:
         """An older one is never followed: the signed metadata says which is the newest."""
-        if self.plan is None or plan.version > self.plan.version:
-            if codec.FEATURES >= set(plan.must_understand) and (
-                self.shadows or not {"shadow/1", "window/1"} & set(plan.must_understand)
-            ):
-                self.plan = plan
+        if self.understands(plan) and (self.plan is None or plan.version > self.plan.version):
+            self.plan = plan
+
+    def understands(self, plan: Plan | None) -> bool:
+        known = codec.FEATURES - (set() if self.shadows else NEW)
+        return plan is None or set(plan.must_understand) <= known
 
     def read_document(self, document: DeviceDocument) -> None:
         if self.document is None or document.version > self.document.version:
@@ -294,7 +297,7 @@ class Device:
             return
         self._said = said
         self.order = max(self.order + 1, now_ms + self.skew_ms)
-        features = codec.FEATURES if self.shadows else codec.FEATURES - {"shadow/1", "window/1"}
+        features = codec.FEATURES if self.shadows else codec.FEATURES - NEW
         body = ReportedState(
             self.order,
             "0.1",

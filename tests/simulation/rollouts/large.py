@@ -8,7 +8,7 @@ Nothing is kept per device and hour, so memory is bounded by the size of the fle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -26,10 +26,10 @@ from control_plane.rollout.advance import (
     decide,
 )
 from control_plane.rollout.conditions import Gates
-from control_plane.rollout.evidence import Evidence, Exposed, Silence, Terms, WaveEvidence
+from control_plane.rollout.evidence import Evidence, Exposed, Silence, Terms, Tick, WaveEvidence
 from control_plane.rollout.gate import GATE, Judgement, replay
-from control_plane.rollout.phase import AHEAD, HEARD, PHASES, TABLE, Counts
-from control_plane.rollout.phase_table import SAID, Said
+from control_plane.rollout.phase import AHEAD, HEARD, PHASES, Counts
+from control_plane.rollout.phase_table import SAID, TABLE, Said
 from control_plane.rollout.sampling import SCALED_MOST, SCORED_MOST
 from control_plane.rollout.score import series_of
 from control_plane.rollout.spec import RolloutSpec
@@ -126,7 +126,9 @@ class Crowd:
         # 85 % are always linked, 12 % come by every few hours or days, 3 % are away for weeks.
         kind = rng.random(count)
         gap = np.where(kind < 0.85, 0.2, rng.lognormal(np.log(8.0), 0.8, count))
-        self.gap = np.where(kind < 0.97, gap, rng.uniform(7 * 24, 60 * 24, count)).astype(np.float32)
+        self.gap = np.where(kind < 0.97, gap, rng.uniform(7 * 24, 60 * 24, count)).astype(
+            np.float32
+        )
         """Hours between two contacts."""
         self.offset = (rng.random(count) * self.gap).astype(np.float32)
         self.allowance = np.maximum(
@@ -178,7 +180,7 @@ class Crowd:
         heard = self.heard(hour)[now]
         says = np.full(len(now), SAYS.index("elsewhere"), np.int8)
         for since, word in ((self.reached, "fetches"), (self.activated, "serves")):
-            says[heard >= since[now]] = SAYS.index(word)  # type: ignore[arg-type] # both are words
+            says[heard >= since[now]] = SAYS.index(word)
         over = (heard >= self.ended[now]) & ~self.dying[now]
         says[over] = np.where(
             self.failing[now][over],
@@ -285,7 +287,7 @@ class Scores:
             )
         return found
 
-    def tick(self, hour: int) -> object:
+    def tick(self, hour: int) -> Tick | None:
         """The hour in slots; None: nobody bets in it."""
         now = self.changes(hour)
         if not now:
@@ -299,7 +301,7 @@ def _noise(rng: np.random.Generator, count: int, hour: int) -> npt.NDArray[np.fl
     """What changes by itself: heavy tails, and a season that all devices share."""
     season = 0.4 * np.sin(2 * np.pi * hour / 24.0 / 7.0)
     spread = np.array([0.3, 0.08, 0.02])
-    return rng.standard_t(4, (count, 3)) * spread + season * spread
+    return np.asarray(rng.standard_t(4, (count, 3)) * spread + season * spread)
 
 
 def _as_changes(
@@ -365,15 +367,15 @@ def roll_out(devices: int, model: Model, seed: int) -> Seen:
         _check(seen, crowd, counts, at.wave)
         evidence = Evidence(terms, tuple(waves))
         for _ in range(3):
-            decision, judgement = decide(crowd.spec, at, evidence, now_ms=hour * HOUR_MS, ready=True)
+            decision, judgement = decide(
+                crowd.spec, at, evidence, now_ms=hour * HOUR_MS, ready=True
+            )
             if judgement is not None:
                 _note(seen, judgement, counts, at.wave)
             match decision:
                 case Begin() | Advance():
                     wave = at.wave + 1
-                    at = Position(
-                        "running", wave, at.started_ms, wave_ms=hour * HOUR_MS
-                    )
+                    at = Position("running", wave, at.started_ms, wave_ms=hour * HOUR_MS)
                     crowd.ask(wave, hour)
                     scores = Scores(crowd, terms, wave, hour)
                     waves.append(WaveEvidence(wave, hour * HOUR_MS, counts[wave], scores.eligible))
@@ -448,8 +450,3 @@ def lines(seen: Seen) -> Iterable[str]:
         )
     if seen.why:
         yield f"  {seen.why}"
-
-
-def wrong_aborts(devices: int, seeds: Sequence[int]) -> int:
-    """Of rollouts of a good model, how many were aborted."""
-    return sum(roll_out(devices, GOOD, seed).status == "aborted" for seed in seeds)

@@ -1,4 +1,4 @@
-"""People at random: they start rollouts, change their mind, edit labels, pin and replace devices."""
+"""People at random: they start rollouts, change their mind, edit labels, replace devices."""
 
 from __future__ import annotations
 
@@ -207,14 +207,14 @@ class Operators:
         return f"pin {id} {self._fleet.versions[to]} until {until}"
 
     def _unpin(self) -> str:
-        pinned = [id for id in sorted(self._fleet.devices) if self._fleet.store.devices.need(id).pins]
+        pinned = [
+            id for id in sorted(self._fleet.devices) if self._fleet.store.devices.need(id).pins
+        ]
         if not pinned:
             return ""
         id = self._rng.choice(pinned)
         before = self._fleet.store.devices.need(id)
-        self._fleet.store.devices.change(
-            dataclasses.replace(before, pins={}), self._fleet.now_ms
-        )
+        self._fleet.store.devices.change(dataclasses.replace(before, pins={}), self._fleet.now_ms)
         self.unpinned.add(id)
         return f"unpin {id}"
 

@@ -20,6 +20,8 @@ STEPS: Final = 60
 """In which anything may happen."""
 QUIET: Final = 140
 """Steps of half an hour after that, in which all that is linked is heard."""
+PATIENCE: Final = 130
+"""Longer steps, where something is still waited for: a person is asked after seven days."""
 SETTLING: Final = 3
 """Rounds after which another one at the same time would change nothing."""
 RECORDED: Final = 10
@@ -126,10 +128,15 @@ def _people_it(fleet: Fleet, rng: random.Random) -> None:
 
 
 def _fates(rng: random.Random) -> dict[str, tuple[float, Fate]]:
-    some: tuple[Fate, ...] = ("worse", "idle", "rejects", "rolls back", "dies staged", "dies serving")
-    return {
-        version: (rng.choice((0.0, 0.05, 0.3, 1.0)), rng.choice(some)) for version in (V2, V3)
-    }
+    some: tuple[Fate, ...] = (
+        "worse",
+        "idle",
+        "rejects",
+        "rolls back",
+        "dies staged",
+        "dies serving",
+    )
+    return {version: (rng.choice((0.0, 0.05, 0.3, 1.0)), rng.choice(some)) for version in (V2, V3)}
 
 
 def _calm(fleet: Fleet, operators: Operators, checks: Checks, rng: random.Random) -> None:
@@ -150,6 +157,11 @@ def _calm(fleet: Fleet, operators: Operators, checks: Checks, rng: random.Random
             break
         if number > 24 and not active:
             break
+    for _ in range(PATIENCE):
+        if all(each.status == "paused" or each.accepted for each in fleet.store.rollouts.active()):
+            break
+        fleet.step(9 * STEP_MS)
+        checks.step()
     for _ in range(12):
         fleet.step()
         checks.step()

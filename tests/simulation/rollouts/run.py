@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="simulate", description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=1000, help="small fleets; 0: none")
     parser.add_argument("--seed", type=int, help="of the first; the others follow by one")
-    parser.add_argument("--devices", type=int, default=1_000_000, help="of the large fleet; 0: none")
+    parser.add_argument(
+        "--devices", type=int, default=1_000_000, help="of the large fleet; 0: none"
+    )
     parser.add_argument("--workers", type=int, default=2)
     return parser
 
@@ -81,7 +83,7 @@ def small_fleets(seeds: Sequence[int], workers: int) -> int:
 def _play(seed: int) -> Played:
     try:
         return play(seed)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it is, it is told with its seed
         return Played(seed, 0, {"raised": traceback.format_exc()}, [], set(), 0, 0)
 
 

@@ -1,11 +1,14 @@
-"""A short version of `make simulate`: a few seeds, and scenes that each seed may or may not have."""
+"""A short version of `make simulate`: a few seeds, and scenes that none of them need have."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
+from control_plane.rollout import operations
+from protocol.membership import EVERYONE
 from protocol.plan import Wave
 from tests.simulation.rollouts.checks import Checks
 from tests.simulation.rollouts.fleet import STEP_MS, V1, V2, Fleet, frail
@@ -86,11 +89,19 @@ def rolling(fleet, **more):
     return checks, rollout
 
 
+def with_wave(plan, wave, **more):
+    """The plan with another wave, as a later version."""
+    rules = tuple(
+        replace(rule, rollout=rule.rollout and replace(rule.rollout, wave=wave, **more))
+        for rule in plan.rules
+    )
+    return replace(plan, rules=rules, version=plan.version + 1)
+
+
 def test_a_plan_that_asks_too_many_is_noticed(fleet, monkeypatch):
     checks, _ = rolling(fleet)
-    plan = fleet.plan
-    rules = [rule for rule in plan.rules if rule.rollout is not None]
-    object.__setattr__(rules[0].rollout, "wave", Wave(2**52 + 2**51))
+    changed = with_wave(fleet.plan, Wave(2**52 + 2**51))
+    monkeypatch.setattr(Fleet, "plan", property(lambda self: changed))
     checks.step()
     assert "budget" in checks.wrong
 
@@ -105,7 +116,7 @@ def test_a_counter_that_is_off_by_one_is_noticed(fleet):
 
 
 def test_a_record_that_was_changed_is_noticed(fleet):
-    checks, rollout = rolling(fleet)
+    checks, _ = rolling(fleet)
     go(fleet, checks, 12)
     fleet.store.connection().execute(
         "UPDATE evidence_record SET body = replace(body, 'insufficient', 'pass')"
@@ -119,11 +130,22 @@ def test_a_device_that_is_held_back_and_tries_it_all_the_same_is_noticed(fleet):
     checks, rollout = rolling(fleet, holdback="1")
     held = fleet.store.rollouts.members.of(rollout.id)
     (device,) = (each.device for each in held if each.wave > len(rollout.waves))
-    fleet.devices[device].plan = fleet.plan
-    fleet.devices[device].fetch_ms = 0
-    for rule in fleet.plan.rules:
-        if rule.rollout is not None:
-            object.__setattr__(rule.rollout, "holdback", 0)
-            object.__setattr__(rule.rollout, "wave", Wave(2**53))
+    trying = fleet.devices[device]
+    trying.plan, trying.fetch_ms = with_wave(fleet.plan, Wave(EVERYONE), holdback=0), 0
     go(fleet, checks, 3)
-    assert {"holdback", "activated"} & set(checks.wrong)
+    assert "holdback" in checks.wrong
+
+
+def test_a_device_that_keeps_what_was_aborted_is_noticed(fleet):
+    checks, rollout = rolling(fleet)
+    go(fleet, checks, 10)
+    tried = [each for each in fleet.devices.values() if each.current == V2]
+    assert len(tried) == 2
+    kept = with_wave(fleet.plan, Wave(EVERYONE))
+    operations.abort(fleet.store, rollout.id, fleet.now_ms, "no", who="eva")
+    tried[0].plan = replace(kept, version=kept.version + 1_000_000)
+    go(fleet, checks, 4)
+    assert tried[1].current == V1
+    tried[0].plan = fleet.plan
+    checks.at_the_end(set())
+    assert "returned" in checks.wrong
