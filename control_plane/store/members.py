@@ -29,11 +29,12 @@ _MEMBER: Final = "rollout, device, wave, phase, since_ms, reason, outcome, bets,
 _ENDED_BADLY: Final = "phase IN ('failed', 'rolled_back', 'refused')"
 """As the index says it: SQLite uses it for nothing else."""
 _GIVEN: Final = ("rollout", "device", "wave", "phase", "since_ms", "reason", "outcome", "bets")
-_ADD: Final = """
+_ADD: Final = f"""
     INSERT INTO member (rollout, device, wave, phase, since_ms, reason, outcome, bets, quiet,
                         due_ms, allowance_ms, began_ms)
     SELECT :rollout, id, :wave, :phase, :since_ms, :reason, :outcome, :bets,
-           heard_ms + allowance_ms <= :since_ms,
+           -- Who has the candidate already has not fallen silent with it.
+           heard_ms + allowance_ms <= :since_ms AND :phase NOT IN ({_HEARD}),
            -- A time limit of the rollout may come first: the next sweep looks.
            CASE WHEN :watched AND heard_ms + allowance_ms > :since_ms
                 THEN coalesce(:began_ms, heard_ms + allowance_ms) END,

@@ -111,6 +111,18 @@ def test_no_contact_is_silence_after_staging_and_no_link_before(store, phase):
     )
 
 
+def test_who_had_the_candidate_before_and_is_away_has_not_fallen_silent_with_it(store):
+    (device,) = enrol(store, "a", at_ms=NOW - 10 * 24 * HOUR)
+    rollout = start(store)
+    members = store.rollouts.members
+    members.sweep(NOW, NOW - 20 * 24 * HOUR)
+    join(store, rollout, device, phase="healthy")
+    assert members.sweep(NOW + 9 * HOUR, NOW - 20 * 24 * HOUR).fell == ()
+    assert members.counts(rollout) == {1: Counts(healthy=1)}
+    store.devices.contact(device, NOW + 10 * HOUR)
+    assert len(members.sweep(NOW + 10 * HOUR + CAP_MS, NOW).fell) == 1
+
+
 def test_a_device_is_quiet_to_the_millisecond_after_its_allowance_and_no_longer_once_heard(store):
     (device,) = enrol(store, "a")
     rollout = start(store)

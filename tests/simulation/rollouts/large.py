@@ -4,6 +4,8 @@ The waves, the phase table, the slots of scores, the gate and its decisions are 
 own; the devices are rows of numpy arrays. Some are always there, some come by once a day, some are
 away for weeks; they fail, fall silent and change by themselves, all of them in the same season.
 Nothing is kept per device and hour, so memory is bounded by the size of the fleet.
+
+Long because the world, its scores and the rollout through it are read together.
 """
 
 from __future__ import annotations
