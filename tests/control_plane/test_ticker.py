@@ -118,10 +118,9 @@ def test_the_verdict_that_aborted_can_be_computed_again_from_what_was_recorded(c
     records = control.store.evidence.list_records("digits-2")
     assert broken(records) is None
     assert records[-1].digest == shown["evidence"]
-    for each in records:
-        explained = explain(json.loads(each.body))
-        assert explained.same
-    assert explained.recomputed.verdict == "fail"
+    explained = [explain(json.loads(each.body)) for each in records]
+    assert all(each.same for each in explained)
+    assert explained[-1].recomputed.verdict == "fail"
     events = control.store.events.after(0, ["rollouts/digits-2"], 500)
     said = [e.data for e in events if e.type == "rollout.verdict"]
     assert (said[-1]["verdict"], said[-1]["evidence"]) == ("fail", shown["evidence"])
@@ -358,12 +357,17 @@ class Counted:
     def withdraw(self, topic):
         raise AssertionError("nothing is withdrawn here")
 
+    def offer(self, *offered):
+        raise AssertionError("nothing is offered here")
+
 
 @pytest.mark.parametrize("devices", [5, 60])
-def test_a_stage_advance_is_four_small_retained_messages_for_any_fleet(tmp_path, control, devices):
+def test_a_stage_advance_is_four_small_retained_messages_for_any_fleet(
+    tmp_path, control, devices, monkeypatch
+):
     now_ms = 1_800_000_000_000
     repository = Repository.create_dev(tmp_path / "tuf", tmp_path / "keys", "north", now_ms)
-    repository.approvals = lambda: control.world.approvals
+    monkeypatch.setattr(repository, "approvals", lambda: control.world.approvals)
     counted = Counted()
     ticker = Ticker(
         "north", control.store, repository, counted, FakeOffers(control.world),
@@ -502,7 +506,9 @@ def _about_to(which: str, path: Path) -> Fleet:
     if which != "start":
         for device in fleet.devices.values() if which == "fail" else ():
             device.bad = frozenset({V2})
-        rule = {"error_condition": {"bad": "> 10 %", **JUDGED}} if which == "fail" else {}
+        rule: dict[str, Any] = (
+            {"error_condition": {"bad": "> 10 %", **JUDGED}} if which == "fail" else {}
+        )
         control.roll_out("v2", waves=["1", "100%"], **rule)
         fleet.run({"wave": 6, "complete": 12, "abort": 4, "fail": 5, "pin": 2}[which])
     if which == "abort":

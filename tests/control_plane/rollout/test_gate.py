@@ -1,4 +1,7 @@
-"""Verdicts by their sentence: what fails, what passes, and what only waits or asks."""
+"""Verdicts by their sentence: what fails, what passes, and what only waits or asks.
+
+Long because every verdict rule and every sentence has its own cases.
+"""
 
 from __future__ import annotations
 

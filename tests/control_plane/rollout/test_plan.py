@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,7 +77,7 @@ def test_a_plan_names_what_an_agent_must_understand_of_it_and_nothing_else(more,
 
 
 def test_what_a_rollout_asks_for_travels_in_each_of_its_rules():
-    more = {
+    more: dict[str, Any] = {
         "holdback": 2**50, "require_shadow": True, "shadow_rows": 200, "window": (NIGHT,),
         "health": HealthOverride(crashes=0), "plan_max_age_s": 600,
     }  # fmt: skip

@@ -25,6 +25,7 @@ from control_plane.rollout.fitness import (
 )
 from control_plane.rollout.foresight import foresee, scores
 from control_plane.rollout.preview import on_disk, preview
+from control_plane.rollout.score import Metric
 from control_plane.rollout.spec import Gates, RolloutSpec, read_spec
 from control_plane.rollout.starting import start_rollout
 from control_plane.rollout.travel import Carried, Having, Library, Received, travel
@@ -304,7 +305,7 @@ def test_the_background_of_an_earlier_rollout_counts():
     assert known["passes_up_to"] > unknown["passes_up_to"]
 
 
-def watched(metric: str, margin: float, scale: float | None, exposure_s: float = 86_400):
+def watched(metric: Metric, margin: float, scale: float | None, exposure_s: float = 86_400):
     return Watched(f"{metric}/{exposure_s:g}", metric, exposure_s, margin, scale, 0.002)
 
 

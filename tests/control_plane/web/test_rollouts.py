@@ -157,7 +157,7 @@ class Running:
         """Name of the device of wave 1."""
         members = self.api.store.rollouts.members.of("digits-1")
         (only,) = (member.device for member in members if member.wave == 1)
-        return only.removeprefix("north-")
+        return str(only).removeprefix("north-")
 
 
 @pytest.fixture

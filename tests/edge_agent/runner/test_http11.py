@@ -1,4 +1,7 @@
-"""HTTP/1.1 as it arrives: in pieces, ambiguous, endless; h11 is the second opinion."""
+"""HTTP/1.1 as it arrives: in pieces, ambiguous, endless; h11 is the second opinion.
+
+Long because a parser is known by what it refuses.
+"""
 
 import gc
 import re
