@@ -7,7 +7,8 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from edge_agent.runner.connection import LINGER_S, Callers, Connection
@@ -18,6 +19,7 @@ DRAIN_AT_LEAST_S: Final = 0.3
 DRAIN_AT_MOST_S: Final = 5.0
 BACKLOG: Final = 256
 TURN_S: Final = 0.02
+STOPS_S: Final = 0.5
 
 
 class HttpThread:
@@ -29,6 +31,7 @@ class HttpThread:
         self._callers = Callers(application, self._loop)
         self._servers: list[asyncio.Server] = []
         self._leaving: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
         self._thread.start()
         self.drained = threading.Event()
@@ -42,48 +45,54 @@ class HttpThread:
 
     def pause(self) -> None:
         """Stop accepting and give every connection its last answer, until `accept` is called."""
-        self._application.draining = True  # at once: the loop may be busy with a model
-        asyncio.run_coroutine_threadsafe(self._leave(last=False), self._loop)
+        self._stop(last=False)
 
     def drain(self) -> None:
         """Stop accepting; `drained` is set once every connection has had its last answer."""
-        self._application.draining = True
-        asyncio.run_coroutine_threadsafe(self._leave(last=True), self._loop)
+        self._stop(last=True)
+
+    def _stop(self, *, last: bool) -> None:
+        self._application.draining = True  # at once: the loop may be busy with a model
+        leaving = asyncio.run_coroutine_threadsafe(self._leave(last=last), self._loop)
+        # Whoever connects after this has returned is answered by the next runner. A model that
+        # runs for longer keeps the loop from accepting as well, and the supervisor waits here.
+        with suppress(TimeoutError):
+            leaving.result(STOPS_S)
 
     async def _accept(self, listeners: Mapping[Door, int]) -> None:
-        if self._leaving is not None:
-            # Connections that are still open are ordinary ones again.
-            self._leaving.cancel()
-        self._application.draining = False
-        for door, descriptor in listeners.items():
-            # Made from the number: `socket.dup` would switch O_NONBLOCK off for the runner that
-            # still accepts on the same open file.
-            listening = socket.socket(fileno=descriptor)
-            server = await self._loop.create_server(
-                lambda door=door: Connection(self._callers, door),  # type: ignore[misc] # one per door
-                sock=listening,
-                backlog=BACKLOG,
-            )
-            self._servers.append(server)
+        async with self._changing:
+            if self._leaving is not None:
+                # Connections that are still open are ordinary ones again.
+                self._leaving.cancel()
+            self._application.draining = False
+            for door, descriptor in listeners.items():
+                # Made from the number: `socket.dup` would switch O_NONBLOCK off for the runner that
+                # still accepts on the same open file.
+                listening = socket.socket(fileno=descriptor)
+                server = await self._loop.create_server(
+                    lambda door=door: Connection(self._callers, door),  # type: ignore[misc] # one per door
+                    sock=listening,
+                    backlog=BACKLOG,
+                )
+                self._servers.append(server)
 
     async def _leave(self, *, last: bool) -> None:
-        servers, self._servers = self._servers, []
-        for server in servers:
-            for listening in server.sockets:
-                self._loop.remove_reader(listening.fileno())
-        if self._leaving is not None:
-            self._leaving.cancel()
-        self._leaving = asyncio.create_task(self._empty(servers, last=last))
-
-    async def _empty(self, servers: Sequence[asyncio.Server], *, last: bool) -> None:
-        started = time.monotonic()
-        try:
+        async with self._changing:
+            servers, self._servers = self._servers, []
+            for server in servers:
+                for listening in server.sockets:
+                    self._loop.remove_reader(listening.fileno())
+            if self._leaving is not None:
+                self._leaving.cancel()
             # What was accepted a moment ago is a connection in the next turn. Were its server
             # closed by then, asyncio would drop it, and its caller would be reset.
             await asyncio.sleep(0)
-        finally:
             for server in servers:
                 server.close()
+            self._leaving = asyncio.create_task(self._empty(last=last))
+
+    async def _empty(self, *, last: bool) -> None:
+        started = time.monotonic()
         callers = self._callers
         # There is no event to wait for: what ends a drain is as much time as it is connections.
         while not _drained(  # noqa: ASYNC110 - as said
