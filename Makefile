@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.stamp
 # Evaluated by the recipe's shell, so that only targets that need a broker look for one.
 BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQUITTO
+# One more than there are processors: many tests wait for processes that they have started.
+WORKERS = $$(($$(nproc) + 1))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test e2e crash-matrix soak simulate outage lint docs bench conformance clean
@@ -15,7 +17,7 @@ demo: $(READY) ## 3 minutes: 8 devices, one bad model, one cut link; options: AR
 	@$(BROKER) && $(BIN)/outrider demo $(ARGS)
 
 test: lint ## lint, then all tests but whole fleets
-	@$(BROKER) && $(BIN)/pytest -q -n auto --ignore=tests/e2e --ignore=tests/long
+	@$(BROKER) && $(BIN)/pytest -q -n $(WORKERS) --ignore=tests/e2e --ignore=tests/long
 
 e2e: $(READY) ## whole fleets: the demo's scenes one by one, kills, hostile messages, the tutorial
 	@$(BROKER) && $(BIN)/pytest -q tests/e2e

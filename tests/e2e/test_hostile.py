@@ -171,7 +171,8 @@ def test_a_document_from_the_future_is_refused_by_name(site):
     site.until_content()
 
 
-def test_a_plan_from_the_future_is_refused_by_name(site, monkeypatch):
+@pytest.mark.parametrize("listed", [True, False], ids=["its metadata says so", "only it says so"])
+def test_a_plan_from_the_future_is_refused_by_name(site, monkeypatch, listed):
     rows = {row.model: row for row in site.control.store.plans.all()}
     honest = codec.decode_signed(rows[MODEL].data, Plan, limit=codec.MAX_PLAN)
     later = replace(
@@ -185,11 +186,13 @@ def test_a_plan_from_the_future_is_refused_by_name(site, monkeypatch):
         # Otherwise its next tick signs the honest plan again.
         patched.setattr(control.ticker, "tick", lambda _now_ms: None)
         deny = site.retained(site.topics.deny)
-        control.repository.publish({MODEL: (data, terms(later))}, deny, now_ms())
+        about = terms(later if listed else honest)
+        control.repository.publish({MODEL: (data, about)}, deny, now_ms())
         control.publisher.keep(site.topics.plan(MODEL), data)
         control.publisher.keep_metadata(control.repository.roots(), control.repository.metadata())
         control.loop.wake()
-        site.until_refused(f"plan-{MODEL}", "OUT-D330", UNKNOWN)
+        refused = f"rollouts/plan-{MODEL}" if listed else f"plan-{MODEL}"
+        site.until_refused(refused, "OUT-D330", UNKNOWN)
     version = site.ship_next()
     site.unpin(site.device)
     rollout = site.roll_out(version)
