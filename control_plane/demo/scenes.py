@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from protocol.wording import size
 ROLLOUT_S: Final = 120.0
 CUT_S: Final = 8.0
 DRIFT_ROWS: Final = 100
+WIDTH: Final = 68
 SHADOWED: Final = 30
 ASKS: Final = "OUT-R205"
 ASKED_FIRST: Final = {"devices": 3, "approve": True}
@@ -63,7 +65,7 @@ def better_model(
             agree = f"{beside['agreed']:,} of {beside['rows']:,} answers agree"
             stage.transcript.line("shadow", f"{agree}, none was given to an application")
         if shown["waits_for"] and shown["waits_for"]["code"] == ASKS:
-            stage.transcript.line("verdict", f"{shown['verdict']}: {shown['sentence']}")
+            _wrapped(stage, "verdict", f"{shown['verdict']}: {shown['sentence']}")
             stage.fleet.client.post(f"rollouts/{rollout}/approve", {"why": "looks good"})
             stage.transcript.line("approved", f"wave {shown['waits_for']['wave']}, by an operator")
             return False
@@ -113,7 +115,7 @@ def bad_model(stage: Stage, canaries: int = 3) -> None:
     never = [d.name for d in stage.devices if d.name not in ran and d.name in untouched]
     stage.transcript.line("", f"{len(never)} devices never received digits/v3")
     replayed = stage.fleet.client.get(f"rollouts/{rollout}/explanation")["replayed"]
-    stage.transcript.line("why", shown["sentence"])
+    _wrapped(stage, "why", shown["sentence"])
     stage.transcript.line("replayed", replayed["said"])
     stage.expect(3, "verdict computed again from its record", "fail", replayed["verdict"])
     stage.expect(3, "rollout aborted by itself", "aborted", shown["status"])
@@ -249,6 +251,11 @@ def _fleet_returns(stage: Stage, version: str) -> None:
     said = f"{len(on)} devices back on digits/{version} from their own disks"
     stage.transcript.line("return", said)
     stage.expect(6, "bytes published for the return", 0, travelled)
+
+
+def _wrapped(stage: Stage, label: str, sentence: str) -> None:
+    for number, part in enumerate(textwrap.wrap(sentence, WIDTH)):
+        stage.transcript.line("" if number else label, part)
 
 
 def _lacking_a_signature(stage: Stage, pin: str) -> tuple[BuiltBundle, int]:
