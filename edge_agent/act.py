@@ -19,6 +19,7 @@ Long because one interpreter in one place is what makes the order of writes chec
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -65,6 +66,8 @@ from protocol.errors import OutriderError, Unavailable
 from protocol.identifiers import Digest, ModelName, short
 from protocol.problems import problem
 from protocol.reported import Answering, Outcome, Result
+
+log = logging.getLogger(__name__)
 
 START_BASE_S: Final = 1.0
 START_CAP_S: Final = 300.0
@@ -117,7 +120,7 @@ class Actor:
             meter or Unmeasured(),
             kept_free,
         )
-        self._shadowing = Shadowing(runners, self._memory, self._look.load, self._lost_beside)
+        self._shadowing = Shadowing(runners, self._memory, self._look.load)
 
     # --- what the supervisor calls ---
 
@@ -142,8 +145,14 @@ class Actor:
         self._look.approvals, self._look.denied = approvals, denied
         for view in self._runners.views():
             self._memory.loads[view.id] = view.loads
-        for death in self._runners.deaths():
-            self._died(death, now_ms)
+        self._memory.uncharged += self._runners.deaths()
+        while self._memory.uncharged:
+            try:
+                self._died(self._memory.uncharged[0], now_ms)
+            except Unavailable as error:
+                log.warning("a runner's death is noted later: %s", error)
+                break
+            self._memory.uncharged.pop(0)
         alive = {view.id for view in self._runners.views()}
         for gone in self._memory.loads.keys() - alive:
             self._memory.loads.pop(gone)
@@ -454,8 +463,10 @@ class Actor:
         try:
             self._runners.probe(view.id, observed.model)
         except RunnerFailed as error:
-            self._blamed(error, bundle, observed, desired, now_ms)
+            # First, for what has failed may not stay where it could be activated: the journal may
+            # find no room.
             self._runners.kill(view.id)
+            self._blamed(error, bundle, observed, desired, now_ms)
             return
         if alone is not None:
             self._memory.making_way = MakingWay(observed.model, bundle)
@@ -572,20 +583,15 @@ class Actor:
         self._write(journal.with_note(bundle, note))
         self._memory.crash_detail[model] = detail
 
-    def _lost_beside(self, model: ModelName, bundle: Digest, why: str) -> None:
-        """A candidate that ran beside took its runner down, or had to be ended with it: as if its
-        golden vectors had. It never served."""
-        beside = self._memory.besides.get(model)
-        if beside is not None:
-            beside.deaths += 1
-        self._charge(model, bundle, why)
-
     def _died(self, death: Death, now_ms: int) -> None:
         for shadowed, beside in self._memory.besides.items():
             mine = (beside.runner, beside.asked.candidate) == (death.runner, death.digest)
             # That signal comes from outside: the system ran out of memory, or somebody sent it.
             if mine and death.role == "standby" and death.status != -signal.SIGKILL:
-                self._lost_beside(shadowed, beside.asked.candidate, death.detail)
+                # It took its runner down, or had to be ended with it: as if its golden vectors
+                # had. It never served.
+                self._charge(shadowed, beside.asked.candidate, death.detail)
+                beside.deaths += 1
         if death.role in ("standby", "parked"):
             # Its load is counted, and whoever started it has seen it fail; or it served nobody,
             # and the system took it first when memory ran out.

@@ -268,6 +268,9 @@ def _without_delay(_client: Any, _data: Any, connection: Any) -> None:
 
 
 def _explain(error: Exception) -> str:
+    if isinstance(error, ssl.SSLEOFError):
+        # Nobody said no: whoever refuses a certificate sends an alert.
+        return "the connection was lost while it was made"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}"
     if isinstance(error, OSError) and error.strerror:

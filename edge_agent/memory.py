@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from edge_agent.aftercare import Watched
 from edge_agent.desired import Desired
 from edge_agent.lease import Lease
-from edge_agent.runner.views import Load
+from edge_agent.runner.views import Death, Load
 from edge_agent.shadow import Beside
 from edge_agent.watch.health import Verdict
 from protocol.identifiers import Digest, ModelName
@@ -63,6 +63,8 @@ class Memory:
     crash_detail: dict[ModelName, str] = field(default_factory=dict)
     deaths: dict[ModelName, list[Digest]] = field(default_factory=dict)
     """Bundles that runners have died of, since the last look at their model."""
+    uncharged: list[Death] = field(default_factory=list)
+    """Deaths that no journal has yet, perhaps for want of room."""
     watched: dict[ModelName, Watched] = field(default_factory=dict)
     besides: dict[ModelName, Beside] = field(default_factory=dict)
     """Candidates that run, or are to run, beside what serves."""

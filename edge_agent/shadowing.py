@@ -13,15 +13,12 @@ from collections.abc import Callable, Iterable
 from edge_agent.collaborators import Runners
 from edge_agent.desired import Run
 from edge_agent.memory import Memory
-from edge_agent.runner.views import Load, RunnerFailed, RunnerView, Sample
+from edge_agent.runner.views import Death, Load, RunnerFailed, RunnerView, Sample
 from edge_agent.shadow import EVERY_S, Beside
 from protocol.errors import OutriderError
 from protocol.identifiers import Digest, ModelName
 
 log = logging.getLogger(__name__)
-
-Charge = Callable[[ModelName, Digest, str], None]
-"""Journals that a runner was lost to a bundle."""
 
 
 class Shadowing:
@@ -32,12 +29,10 @@ class Shadowing:
         runners: Runners,
         memory: Memory,
         load: Callable[[Digest], Load | None],
-        charge: Charge,
     ) -> None:
         self._runners = runners
         self._memory = memory
         self._load = load
-        self._charge = charge
         self._sampling: set[tuple[str, ModelName]] = set()
         """Runners that keep copies of requests, and of which model."""
 
@@ -77,7 +72,8 @@ class Shadowing:
             log.warning("beside, %s: %s", model, error.why)
             if error.code == "OUT-D313":
                 # It was ended for that; a runner that ended by itself is among the deaths.
-                self._charge(model, beside.asked.candidate, error.why)
+                gone = Death(standby.id, "standby", None, model, beside.asked.candidate, error.why)
+                self._memory.uncharged.append(gone)
 
     def _samples(self, serving: str, model: ModelName) -> tuple[Sample, ...]:
         self._sampling.add((serving, model))

@@ -8,8 +8,7 @@ tell, whatever its distribution; so a bet with the log ratio r(s) for slot s mul
 which is 1 on average; and a wealth above 1/alpha has a chance of at most alpha, ever (Ville).
 Everything here is in logarithms of such wealths, of several bets side by side (K of them), whose
 mean is the evidence. Sources: Grünwald, de Heide and Koolen, "Safe testing"; Turner, Ly and
-Grünwald, "Generic E-variables for exact sequential k-sample tests" (arXiv 2106.02693); for events
-ter Schure et al., "The anytime-valid logrank test" (ir.cwi.nl/pub/34776).
+Grünwald, "Generic E-variables for exact sequential k-sample tests" (arXiv 2106.02693).
 
 Sides: a = candidates, b = controls. Slots are those of `score.slot_counts`.
 """
@@ -48,7 +47,6 @@ _MASSES: Final = np.diff([0.0, *ndtr(np.asarray(EDGES)), 1.0])
 _TILTS: Final = np.array([[0.6], [1.0], [1.7], [3.0]])
 _PASS_TILTS: Final = _TILTS[:3]
 _TAILS: Final = ((2.0, 6.0), (2.5, 25.0))
-_EVENT_RATIOS: Final = np.log([2.0, 4.0, 10.0, 30.0, 100.0])
 _LIMIT_MULTIPLES: Final = (2.0, 4.0, 8.0)
 _LARGE_WAVE_MULTIPLE: Final = 1.4
 _MOST_RATE: Final = 0.9
@@ -120,23 +118,6 @@ def small_fleet(n_a: int, n_b: int) -> float:
     with it, less than promised everywhere.
     """
     return 0.5 if n_a + n_b < SMALL_FLEET else 0.0
-
-
-def event_evidence(labels: str, at_risk_a: int, at_risk_b: int) -> Array:
-    """Log wealths, shape (5,), of events that control has too: only devices that have one bet.
-
-    `labels` says who, in order ("a" or "b"); at risk are those before the first of them, and each
-    leaves with its event. Alternatives: 2 to 100 times the hazard. Raises `ValueError` for
-    more events than devices at risk.
-    """
-    candidate = np.frombuffer(labels.encode(), "S1") == b"a"
-    fallen_a, fallen_b = int(candidate.sum()), int((~candidate).sum())
-    if fallen_a > at_risk_a or fallen_b > at_risk_b or set(labels) - {"a", "b"}:
-        raise ValueError(f"{labels!r:.40}: not among {at_risk_a} a and {at_risk_b} b at risk")
-    left_a = at_risk_a - np.cumsum(candidate) + candidate
-    w = (left_a / (at_risk_a + at_risk_b - np.arange(len(labels))))[:, None]
-    each = candidate[:, None] * _EVENT_RATIOS - np.log(w * np.exp(_EVENT_RATIOS) + 1 - w)
-    return np.asarray(each.sum(axis=0))
 
 
 def limit_evidence(n: int, f: float, limit: float, *, devices: int = 0) -> Array:

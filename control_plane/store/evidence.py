@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -179,15 +179,3 @@ class EvidenceRows(Table):
             (digest,),
         )
         return RecordRow(*row) if row else None
-
-
-def broken(records: Iterable[RecordRow]) -> RecordRow | None:
-    """The first of a rollout's records, from its first, that is not what was written; None: all
-    are, as far as the last one is."""
-    before = ""
-    for number, each in enumerate(records, start=1):
-        named = load(each.body, dict[str, Any]).get(PREVIOUS)
-        if (each.number, named, digest_of(each.body.encode())) != (number, before, each.digest):
-            return each
-        before = each.digest
-    return None

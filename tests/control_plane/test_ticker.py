@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from control_plane.judging import Judge
 from control_plane.rollout import operations
 from control_plane.rollout.explaining import explain
+from control_plane.rollout.record import broken_at
 from control_plane.signing.adopt import Adopted
 from control_plane.signing.repository import Repository
 from control_plane.store import connections
-from control_plane.store.evidence import broken
 from control_plane.ticker import Ticker
 from protocol import codec
 from protocol.device import DeviceDocument, Pin
@@ -115,10 +115,11 @@ def test_the_verdict_that_aborted_can_be_computed_again_from_what_was_recorded(c
     on_v1.run(15)
     shown = control.status("digits-2")
     assert (shown["status"], shown["verdict"]) == ("aborted", "fail")
-    records = control.store.evidence.list_records("digits-2")
-    assert broken(records) is None
-    assert records[-1].digest == shown["evidence"]
-    explained = [explain(json.loads(each.body)) for each in records]
+    rows = control.store.evidence.list_records("digits-2")
+    records = [json.loads(each.body) for each in rows]
+    assert broken_at(records) is None
+    assert rows[-1].digest == shown["evidence"]
+    explained = [explain(each) for each in records]
     assert all(each.same for each in explained)
     assert explained[-1].recomputed.verdict == "fail"
     events = control.store.events.after(0, ["rollouts/digits-2"], 500)

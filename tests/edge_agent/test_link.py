@@ -1,5 +1,6 @@
 """The link's identity on a real broker: replaced while it runs, refused when it has expired."""
 
+import socket
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -128,3 +129,18 @@ def test_a_broker_whose_certificate_expired_in_trusted_time_is_left(mosquitto, l
     link.start()
     until(lambda: ear.states)
     assert ear.states[0] == (False, "the broker's certificate has expired")
+
+
+def test_a_cut_while_the_connection_is_made_is_no_refusal(mosquitto, links, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as hung_up:
+        ear = Ear()
+        there = Address("127.0.0.1", hung_up.getsockname()[1], identity(mosquitto, tmp_path))
+        link = Link(there, DEVICE, on_message=ear.message, on_state=ear.state, retry=QUICKLY)
+        links.append(link)
+        link.start()
+        caller, _ = hung_up.accept()
+        caller.recv(1)
+        caller.shutdown(socket.SHUT_WR)
+        until(lambda: ear.states)
+        caller.close()
+    assert ear.states[0] == (False, "the connection was lost while it was made")

@@ -301,7 +301,7 @@ ROWS: Final[tuple[Row, ...]] = (
     *_rows(
         "runners.pool",
         "Probe",
-        ("kill", "a runner", "B is given up; its runner ends with its agent"),
+        ("kill", "a runner", "its runner ends with its agent; B is tried, and fails again"),
         journey="unfit",
     ),
     # --- A is damaged -----------------------------------------------------------------------------

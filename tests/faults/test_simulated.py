@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.table import STEPS_SIMULATED_ONLY
 from tests.simulation.device import HalfWritten, Killed, Nothing, PowerCut, Zeroed
-from tests.simulation.explore import SCENARIOS, Plan, Scenario, operations, play
+from tests.simulation.explore import SCENARIOS, Plan, Scenario, operations, play, writes
 
 SEED = 20_261_121
 PAIRS = 8
@@ -50,12 +50,12 @@ def test_it_ends_well_whichever_operation_is_the_last(
         play(found, Plan(((at, fault),), seed=at))
 
 
-@pytest.mark.parametrize("name", ["update", "first install"])
-def test_it_ends_well_whichever_write_finds_no_room(name: str):
+@pytest.mark.parametrize("name", ["update", "first install", "golden vectors fail", "health fails"])
+@pytest.mark.parametrize("full_for", [1, 6])
+def test_it_ends_well_whichever_write_finds_no_room(name: str, full_for: int):
     found = scenario(name)
-    writes = play(found, Plan()).files.writes
-    for write in range(1, writes + 1):
-        play(found, Plan(full_at=write))
+    for write in range(1, writes(found) + 1):
+        play(found, Plan(full_at=write, full_for=full_for))
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,9 @@ class FakeRunners:
 
     def promote(self, runner: str) -> None:
         self.device.tick("promote")
+        for load in self._view(runner).loads:
+            if self.device.nature_of(load.digest) == "probe_bad":
+                raise Violation("a bundle answers whose golden vectors fail")
         self._become(runner, "serving")
 
     def park(self, runner: str) -> None:
@@ -411,7 +414,7 @@ class Device:
             disk.write_journal(journal)
             self.ever.add(journal.model)
         root.sync(HOME)
-        self.operations = 0
+        self.operations = self.files.writes = 0
         self.stable, self.neighbour = current, neighbour
 
     def digest(self, name: str | None) -> Digest | None:

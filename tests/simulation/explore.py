@@ -432,6 +432,8 @@ class Plan:
     """Operation, and what happens before it."""
     delays: tuple[int | None, ...] = ()
     full_at: int | None = None
+    """Number of the first data write, from 1, that finds no room."""
+    full_for: int = 1
     seed: int = 0
 
 
@@ -441,7 +443,8 @@ def play(scenario: Scenario, plan: Plan) -> Device:
     device.meter = FakeMeter(scenario.fits)
     device.install(scenario.current, scenario.previous, scenario.neighbour)
     device.rng = random.Random(plan.seed)
-    device.files.full_at = None if plan.full_at is None else device.files.writes + plan.full_at
+    if plan.full_at is not None:
+        device.files.full = range(plan.full_at, plan.full_at + plan.full_for)
     device.crashes = dict(plan.crashes)
     try:
         for number, event in enumerate(scenario.events):
@@ -497,12 +500,19 @@ def operations(scenario: Scenario) -> int:
     return play(scenario, Plan()).operations
 
 
-def single_crashes(scenario: Scenario) -> Iterator[Plan]:
-    """Every operation, killed once and cut several ways."""
+def writes(scenario: Scenario) -> int:
+    return play(scenario, Plan()).files.writes
+
+
+def single_faults(scenario: Scenario) -> Iterator[Plan]:
+    """Every operation, killed once and cut several ways; every write without room, for a while."""
     for at in range(1, operations(scenario) + 1):
         yield Plan(((at, Killed),), seed=at)
         for seed in range(3):
             yield Plan(((at, PowerCut),), seed=1000 * seed + at)
+    for at in range(1, writes(scenario) + 1):
+        for full_for in (1, 6):
+            yield Plan(full_at=at, full_for=full_for)
 
 
 def random_plan(scenario: Scenario, rng: random.Random, length: int) -> Plan:
@@ -515,8 +525,8 @@ def random_plan(scenario: Scenario, rng: random.Random, length: int) -> Plan:
         None if scenario.steady or rng.random() < 0.2 else rng.randrange(80)
         for _ in scenario.events
     )
-    full_at = rng.randrange(1, 12) if rng.random() < 0.2 else None
-    return Plan(crashes, delays, full_at, rng.randrange(2**32))
+    full_at = rng.randrange(1, 60) if rng.random() < 0.3 else None
+    return Plan(crashes, delays, full_at, rng.choice((1, 4)), rng.randrange(2**32))
 
 
 def main() -> int:
@@ -527,7 +537,7 @@ def main() -> int:
     for scenario in SCENARIOS:
         if only in scenario.name:
             length = operations(scenario)
-            plans = [*single_crashes(scenario)]
+            plans = [*single_faults(scenario)]
             rng = random.Random(scenario.name)
             plans += [random_plan(scenario, rng, length) for _ in range(300)]
             bad = 0

@@ -71,8 +71,8 @@ class SimulatedFiles(FileSystem):
         """Bytes of data the disk holds."""
         self.nodes: dict[int, File | Directory] = {1: Directory()}
         self.writes = 0
-        self.full_at: int | None = None
-        """Number of the data write that finds no room, whatever there is."""
+        self.full = range(0)
+        """Numbers of the data writes that find no room, whatever there is."""
         self.version = 0
         """Grows with every change."""
         self._next = 1
@@ -123,9 +123,7 @@ class SimulatedFiles(FileSystem):
 
     def put(self, path: Path, data: bytes) -> None:
         self.tick(f"create {path.name}")
-        self.writes += 1
-        if len(data) > self.free_bytes(path) or self.writes == self.full_at:
-            raise OSError(errno.ENOSPC, "disk full")
+        self._find_room(len(data), path)
         existing = self._find(path)
         if isinstance(existing, File):
             self._write(existing, data)
@@ -137,9 +135,13 @@ class SimulatedFiles(FileSystem):
     def write_at(self, path: Path, offset: int, data: bytes) -> None:
         self.tick(f"write {path.name}")
         file = self._file(path)
-        if offset + len(data) > len(file.now) + self.free_bytes(path):
-            raise OSError(errno.ENOSPC, "disk full")
+        self._find_room(offset + len(data) - len(file.now), path)
         self._write(file, file.now[:offset] + data + file.now[offset + len(data) :])
+
+    def _find_room(self, more: int, path: Path) -> None:
+        self.writes += 1
+        if more > self.free_bytes(path) or self.writes in self.full:
+            raise OSError(errno.ENOSPC, "disk full")
 
     def fsync(self, path: Path) -> None:
         self.tick(f"fsync {path.name}")

@@ -23,7 +23,7 @@ from tests.simulation.explore import (
     operations,
     play,
     random_plan,
-    single_crashes,
+    single_faults,
     wants,
 )
 from tests.simulation.files import SimulatedFiles
@@ -46,7 +46,7 @@ def test_it_ends_well_without_faults(scenario: Scenario):
 def test_it_ends_well_wherever_it_is_cut(scenario: Scenario):
     rng = random.Random(f"{SEED} {scenario.name}")
     length = operations(scenario)
-    plans = [*single_crashes(scenario)]
+    plans = [*single_faults(scenario)]
     rng.shuffle(plans)
     until = time.monotonic() + SECONDS
     tried = 0

@@ -258,6 +258,25 @@ def test_devices_that_fall_silent_count_as_failed_where_control_is_fine():
 
 
 @pytest.mark.parametrize(
+    "fell, controls, explained",
+    [
+        ("aaaaa", 270, 0.0),
+        ("aaaaa", 30, 0.0),
+        ("aaaaabbbbb", 270, 0.0),
+        ("aaaaa" + "b" * 27, 270, 5.0),
+        ("aaaaa", 29, 5.0),
+        ("aaaaa", 0, 5.0),
+    ],
+    ids=["nobody else", "as many controls", "as the limit allows", "an outage", "too few", "none"],
+)
+def test_silence_counts_where_enough_controls_are_not_silent(fell, controls, explained):
+    silences = [Silence(30, controls, fell, 2 * HOUR)]
+    found = evidence(Counts(healthy=25, silent=5), silences=silences)
+    judgement = judge(SPEC, found, 1, now_ms=SOAKED, soak_ms=HOUR)
+    assert figures_of(judgement).explained == explained
+
+
+@pytest.mark.parametrize(
     "fell",
     ["a" * 6 + "b" * 54, "ab" * 6 + "b" * 48, "a" * 15 + "b" * 135, "a" * 27 + "b" * 243],
 )

@@ -16,7 +16,6 @@ from control_plane.rollout.sequential import (
     NOTHING,
     carry,
     effective,
-    event_evidence,
     excluded,
     fail_bets,
     hours_evidence,
@@ -246,37 +245,6 @@ def test_without_control_there_is_no_bet():
             fail_bets(*sides, 0.01)
         with pytest.raises(ValueError, match="nobody to compare with"):
             pass_bets(*sides)
-
-
-def test_events_bet_with_those_still_at_risk():
-    assert event_evidence("abba", 10, 20) == pytest.approx(
-        [0.261926484, 0.053109825, -0.859746444, -2.568659736, -4.790540129]
-    )
-    apart = event_evidence("ab", 10, 20) + event_evidence("ba", 9, 19)
-    assert apart == pytest.approx(event_evidence("abba", 10, 20))
-    assert event_evidence("", 10, 20) == pytest.approx(np.zeros(5))
-    # Nobody else was left: that it was a candidate says nothing.
-    assert event_evidence("a", 3, 0) == pytest.approx(np.zeros(5))
-
-
-@pytest.mark.parametrize("labels, a, b", [("aa", 1, 5), ("b", 5, 0), ("x", 5, 5)])
-def test_events_are_of_devices_at_risk(labels, a, b):
-    with pytest.raises(ValueError, match="at risk"):
-        event_evidence(labels, a, b)
-
-
-@given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 5))
-def test_events_earn_nothing_on_average_when_the_hazards_are_the_same(a, b, events):
-    events = min(events, a + b)
-    total = np.zeros(5)
-    for labels in product("ab", repeat=events):
-        left, chance = {"a": a, "b": b}, 1.0
-        for each in labels:
-            chance *= left[each] / sum(left.values())
-            left[each] -= 1
-        if chance:
-            total += chance * np.exp(event_evidence("".join(labels), a, b))
-    assert total == pytest.approx(np.ones(5))
 
 
 @pytest.mark.parametrize(

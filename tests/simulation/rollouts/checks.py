@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from control_plane.rollout.explaining import explain
 from control_plane.rollout.phase import AHEAD, HEARD, Counts
+from control_plane.rollout.record import broken_at
 from control_plane.rollout.wanted import wanted_plan
 from control_plane.store import Store
-from control_plane.store.evidence import broken
 from control_plane.store.rollouts import Rollout
 from protocol.identifiers import split_device_id
 from protocol.membership import EVERYONE, position
@@ -145,7 +145,8 @@ class Checks:
             self.verdicts.add(f"{explained.recorded['verdict']}/{explained.recorded['id']}")
             if not explained.same:
                 self.say("replay", f"{rollout.id} record {each.number}: {explained.recorded}")
-        if broken(self.fleet.store.evidence.list_records(rollout.id, 0, limit=1000)):
+        kept = self.fleet.store.evidence.list_records(rollout.id, 0, limit=1000)
+        if broken_at(json.loads(each.body) for each in kept) is not None:
             self.say("chain", f"the records of {rollout.id} are not what was written")
 
     # --- once all is quiet ----------------------------------------------------------------------
