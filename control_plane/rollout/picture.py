@@ -65,7 +65,9 @@ class _Drawn:
 def svg(record: Mapping[str, Any]) -> str:
     """A document of its own; colours follow the reader's. Raises `PeerError` for no record."""
     drawn, left_out = _drawn(record)
-    height = _HEAD + _ROW * len(drawn) + (24 if left_out else 8)
+    sentence = _wrapped(str(record.get("sentence", "")), 112)
+    top = _HEAD + 15 * max(0, len(sentence) - 2)
+    height = top + _ROW * len(drawn) + (24 if left_out else 8)
     head = f"{record.get('verdict', '')}: wave {record.get('wave', '')}"
     rollout = record.get("rollout")
     parts = [
@@ -74,13 +76,10 @@ def svg(record: Mapping[str, Any]) -> str:
         f"<title>{escape(str(record.get('sentence', '')))}</title><style>{_STYLE}</style>",
         f'<rect class="paper" width="{_WIDTH}" height="{height}"/>',
         _text(20, 24, f"{rollout}  {head}" if rollout else head, "head"),
-        *(
-            _text(20, 42 + 15 * n, part)
-            for n, part in enumerate(_wrapped(str(record.get("sentence", "")), 118)[:2])
-        ),
+        *(_text(20, 42 + 15 * n, part) for n, part in enumerate(sentence)),
     ]
     for row, each in enumerate(drawn):
-        parts += _row(each, _HEAD + row * _ROW)
+        parts += _row(each, top + row * _ROW)
     if left_out:
         parts.append(_text(20, height - 8, f"and {left_out} more series", "faint"))
     return "".join([*parts, "</svg>"])

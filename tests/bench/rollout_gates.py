@@ -70,7 +70,7 @@ from tests.bench.report import Row, publish
 REPEATS: Final = {1: 200, 3: 200, 10: 200, 30: 120, 100: 100, 1000: 20}
 """By number of canaries, as in the study."""
 QUICK: Final = {1: 20, 3: 20, 10: 20, 30: 10, 100: 5, 1000: 1}
-SEED: Final = 1
+SEED: Final = 20_261_121
 WRONG_GOAL: Final = 0.05
 BELOW: Final = 0.0005
 LEAST_REPEATS: Final = 20

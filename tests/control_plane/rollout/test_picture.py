@@ -123,3 +123,8 @@ def test_many_series_are_counted_and_the_worst_come_first():
     assert found[0] == f"share of class {MOST_SERIES + 4} upwards after 1 d"
     assert found[-1] == "and 5 more series"
     assert "and 5 more series" in svg(record)
+
+
+def test_a_picture_says_the_whole_sentence():
+    root = ElementTree.fromstring(svg(SLOW))
+    assert SLOW["sentence"] in " ".join(words_in(root))
