@@ -166,6 +166,8 @@ def _calm(fleet: Fleet, operators: Operators, checks: Checks, rng: random.Random
     for _ in range(12):
         fleet.step()
         checks.step()
+    # What devices said in the last step.
+    fleet.deliver()
 
 
 def _in_another_order(fleet: Fleet, checks: Checks, rng: random.Random, path: Path) -> None:
