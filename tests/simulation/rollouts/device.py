@@ -131,7 +131,12 @@ class Device:
             previous=self.previous,
             trial=self.trial,
         )
-        return resolve(self.plan, self.document, approvals, denied, local, MODEL).choice
+        choice = resolve(self.plan, self.document, approvals, denied, local, MODEL).choice
+        note = self.notes.get(choice.digest) if choice is not None else None
+        if choice is not None and note is not None and note.definite:
+            # A rollout's new attempt lifts what it gave up; a pin to the same version does not.
+            return choice if choice.attempt > note.attempt else None
+        return choice
 
     def _held(self) -> frozenset[Digest]:
         """What it gave up for good, unless a later attempt of a rollout lifts that."""
