@@ -342,7 +342,7 @@ def test_who_is_in_stays_in_and_budgets_are_never_exceeded(
         assert said == first
 
 
-# --- what the spec leaves open ---------------------------------------------------------------------
+# --- what the spec leaves open --------------------------------------------------------------------
 
 
 def test_waves_of_the_spec_win_over_the_default_ones():
