@@ -8,7 +8,7 @@ BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQ
 WORKERS = $$(($$(nproc) + 1))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test properties e2e crash-matrix soak simulate outage lint docs bench conformance clean
+.PHONY: help demo test properties e2e crash-matrix fuzz soak simulate outage lint docs bench conformance clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -27,6 +27,9 @@ properties: $(READY) ## property tests with examples that nobody has seen; optio
 
 crash-matrix: $(READY) ## every operation of an update, interrupted in every way; options: ARGS="--minutes 10"
 	@$(BROKER) && $(BIN)/python -m tests.faults.run $(ARGS)
+
+fuzz: $(READY) ## wrong payloads into the decoder, for 10 minutes; options: ARGS="--minutes 1"
+	@$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 soak: $(READY) ## 200 random fault schedules over real processes; options: ARGS="--seed 1"
 	@$(BROKER) && $(BIN)/python -m tests.soak.run $(ARGS)

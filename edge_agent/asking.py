@@ -51,13 +51,13 @@ def ask(
     `Unavailable` OUT-N104 if there is none; `PeerError` for an answer that makes no sense;
     `ValueError` for an authority that cannot be read.
     """
-    context = _trusting(server.authority)
+    context = trusting(server.authority)
     connection = http.client.HTTPSConnection(
         server.host, server.port, timeout=timeout_s, context=context
     )
     try:
         connection.connect()
-        _require_valid(connection.sock, now_ms)
+        require_valid(connection.sock, now_ms)
         connection.request("POST", path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         status = response.status
@@ -65,7 +65,7 @@ def ask(
     except ssl.SSLCertVerificationError as error:
         raise TrustError("OUT-T118", error.verify_message) from error
     except (OSError, http.client.HTTPException, socket.gaierror) as error:
-        raise Unavailable("OUT-N104", _words(error), place=server.url) from error
+        raise Unavailable("OUT-N104", words(error), place=server.url) from error
     finally:
         connection.close()
     if status not in (http.client.OK, http.client.CREATED):
@@ -73,19 +73,26 @@ def ask(
     return data
 
 
-def _trusting(authority: str | bytes) -> ssl.SSLContext:
-    """Exactly this authority, and the host name checked."""
+def trusting(authority: str | bytes | None) -> ssl.SSLContext:
+    """Exactly this authority, or those of the system for None, and the host name checked.
+
+    Times of certificates are not: that is for `require_valid`. Raises `ValueError` for an
+    authority that cannot be read.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_verify_locations(cadata=authority)
+        if authority is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(cadata=authority)
     except ssl.SSLError as error:
         raise ValueError("the certificate authority cannot be read") from error
     context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
     return context
 
 
-def _require_valid(connection: Any, now_ms: int | None) -> None:
+def require_valid(connection: Any, now_ms: int | None, whose: str = "the control plane's") -> None:
     """Raise `TrustError` if the server's certificate has expired at `now_ms`.
 
     Trusted time is a lower bound, so "not yet valid" would say nothing.
@@ -94,7 +101,7 @@ def _require_valid(connection: Any, now_ms: int | None) -> None:
         return
     certificate = connection.getpeercert() or {}
     if now_ms / 1000 > ssl.cert_time_to_seconds(str(certificate["notAfter"])):
-        raise TrustError("OUT-T118", "the control plane's certificate has expired")
+        raise TrustError("OUT-T118", f"{whose} certificate has expired")
 
 
 def _read(response: http.client.HTTPResponse, deadline_s: float) -> bytes:
@@ -108,7 +115,8 @@ def _read(response: http.client.HTTPResponse, deadline_s: float) -> bytes:
     return b"".join(parts)
 
 
-def _words(error: Exception) -> str:
+def words(error: Exception) -> str:
+    """What a connection failed of, in few words."""
     return (error.strerror if isinstance(error, OSError) else str(error)) or (
         str(error) or type(error).__name__
     )

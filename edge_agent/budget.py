@@ -31,12 +31,19 @@ _MAX_FILE: Final = 16 * 1024
 class Permits(Protocol):
     """What a fetcher asks before it asks for bytes."""
 
-    def held(self, needed_bytes: int, /) -> Held | None: ...
+    def held(self, needed_bytes: int, network: str | None = None, /) -> Held | None:
+        """Why so many more bytes may not come now; `network` None: that of the link."""
+
+    def moved_bytes(self, count: int, network: str | None = None, /) -> None:
+        """They did, beside the link."""
 
 
 class Unlimited:
-    def held(self, _: int, /) -> Held | None:
+    def held(self, _: int, __: str | None = None, /) -> Held | None:
         return None
+
+    def moved_bytes(self, _: int, __: str | None = None, /) -> None:
+        """Nobody counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +73,30 @@ class Budget:
 
     def moved(self, topic: str, data: bytes) -> None:
         """A message came or went."""
-        rule = self._terms.rule(self._network)
-        if rule is not None and rule.bytes_per_day is None:
+        self.moved_bytes(len(topic) + len(data) + transfer.MESSAGE_BYTES)
+
+    def moved_bytes(self, count: int, network: str | None = None, /) -> None:
+        """Bytes came or went by `network`; None: that of the link."""
+        network = network or self._network
+        rule = self._terms.rule(network)
+        if not count or (rule is not None and rule.bytes_per_day is None):
             return
         today = self._local_now().date()
-        size = len(topic) + len(data) + transfer.MESSAGE_BYTES
         before = self._spent
-        self._spent = before.plus(self._network, size, today)
+        self._spent = before.plus(network, count, today)
         if self._spent.day != before.day:
             self._written = {}
-        if self._spent.by_network[self._network] > self._written.get(self._network, 0):
-            self._write()
+        if self._spent.by_network[network] > self._written.get(network, 0):
+            self._write(network)
 
-    def held(self, needed_bytes: int, /) -> Held | None:
+    def held(self, needed_bytes: int, network: str | None = None, /) -> Held | None:
         return transfer.held(
-            self._terms, self._spent, self._network, needed_bytes, self._local_now()
+            self._terms, self._spent, network or self._network, needed_bytes, self._local_now()
         )
 
-    def _write(self) -> None:
+    def _write(self, network: str) -> None:
         self._written = dict(self._spent.by_network)
-        self._written[self._network] += AHEAD_BYTES
+        self._written[network] += AHEAD_BYTES
         kept = _Kept(self._spent.day.isoformat(), self._written)
         try:
             durable.replace(self._path, encode(kept))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from edge_agent.decode import MAX_MEMORY
 from protocol import codec
 from protocol.bundle import Facts, Index, Member, VariantReference, decode_index, decode_manifest
 from protocol.errors import Failed, OutriderError, PeerError, TrustError, Unavailable
 from protocol.identifiers import Digest, ModelName, digest_of, short
-from protocol.payload import Hint, HintEntry
+from protocol.payload import MAX_DECODE_MEMORY, PLAIN_FEATURES, Hint, HintEntry
 
 INDEX: Final = "index.json"
 MANIFEST: Final = "manifest.json"
@@ -42,9 +42,15 @@ def read_manifest(data: bytes, chosen: VariantReference) -> tuple[Member, ...]:
     return decode_manifest(data).members
 
 
-def read_hint(data: bytes, member: Member) -> tuple[HintEntry, ...]:
+def read_hint(
+    data: bytes,
+    member: Member,
+    known: int = PLAIN_FEATURES,
+    bases: Collection[Digest] = (),
+) -> tuple[HintEntry, ...]:
     """The entries that this agent may try for a member, in the order given.
 
+    `known`: feature bits of what it can decode; `bases`: files that it has.
     Raises `PeerError` (OUT-F103): a hint is unsigned, and anybody's.
     """
     try:
@@ -54,7 +60,9 @@ def read_hint(data: bytes, member: Member) -> tuple[HintEntry, ...]:
     return tuple(
         entry
         for entry in entries
-        if entry.usable(member.size) and entry.base is None and entry.decode_memory <= MAX_MEMORY
+        if entry.usable(member.size, known)
+        and (entry.base is None or entry.base in bases)
+        and entry.decode_memory <= MAX_DECODE_MEMORY
     )
 
 

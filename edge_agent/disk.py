@@ -190,7 +190,10 @@ class Disk:
         begun = sum(
             found.size
             for name in self._files.names(directory)
-            if name.startswith(".") and (found := self._files.stat(directory / name)) is not None
+            # A base that is held (`.b-`) is a link: nothing of what is needed.
+            if name.startswith(".")
+            and not name.startswith(".b-")
+            and (found := self._files.stat(directory / name)) is not None
         )
         return max(sum(missing) + payload + ROOM_TO_SPARE - begun, 0)
 

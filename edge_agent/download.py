@@ -88,6 +88,11 @@ class Download:
         short = 0 if self._have[last] else FRAME_SIZE - frame_length(self.entry.size, last)
         return self._left * FRAME_SIZE - short
 
+    @property
+    def have(self) -> bytes:
+        """Per frame 1 or 0: what is here; empty before the lists are checked."""
+        return bytes(self._have)
+
     def missing(self) -> tuple[Range, ...]:
         """Frames that are not here, as ranges; at most as many as a `want` carries."""
         if not self._digests:
@@ -132,6 +137,11 @@ class Download:
         self._held.clear()
         self._holds.clear()
 
+    def again(self) -> None:
+        """Ask for all that is missing, whatever was asked for before."""
+        if self._digests:
+            self.resume(self._digests, self._have)
+
     def slower(self) -> None:
         """Nothing came for a while."""
         self._window = max(1, self._window // 2)
@@ -155,18 +165,50 @@ class Download:
         return True
 
     def _receive_frame(self, topic: str, number: int, frame: bytes, now: float) -> None:
-        expected = frame_length(self.entry.size, number)
-        if len(frame) != expected or frame_digest(frame) != self._digests[number]:
+        if not self._right(number, frame):
             del self._asked[topic]
             self._hold(number, now)
             raise PeerError("OUT-F102", f"frame {number} of {self.entry.payload}")
-        self.partial.write(number, frame)
+        self._put(number, frame)
         del self._asked[topic]
-        self._have[number] = 1
-        self._left -= 1
         self._grown += 1
         if self._grown >= self._window < WINDOW_MOST:
             self._window, self._grown = self._window + 1, 0
+
+    def take_frame(self, number: int, frame: bytes) -> bool:
+        """A frame that came by itself, without its topic; whether it is new.
+
+        Raises `PeerError` (OUT-F102) for another frame; `OSError`.
+        """
+        if not self._digests or self._have[number]:
+            return False
+        if not self._right(number, frame):
+            self.refused += 1
+            raise PeerError("OUT-F102", f"frame {number} of {self.entry.payload}")
+        self._put(number, frame)
+        return True
+
+    def take_lists(self, joined: bytes) -> bool:
+        """All frame lists at once, as `take_frame`. Raises `PeerError` (OUT-F111); `OSError`."""
+        if self._digests:
+            return False
+        try:
+            checked = check_lists(self.entry, [joined])
+        except PeerError:
+            self.refused += 1
+            raise
+        self.partial.keep_lists(checked)
+        self.resume(checked, bytearray(len(checked)))
+        return True
+
+    def _right(self, number: int, frame: bytes) -> bool:
+        expected = frame_length(self.entry.size, number)
+        return len(frame) == expected and frame_digest(frame) == self._digests[number]
+
+    def _put(self, number: int, frame: bytes) -> None:
+        self.partial.write(number, frame)
+        self._have[number] = 1
+        self._left -= 1
 
     def _receive_list(self, number: int, data: bytes, now: float) -> None:
         digests = min(DIGESTS_PER_LIST, self.entry.frames - number * DIGESTS_PER_LIST)

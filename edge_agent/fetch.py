@@ -1,6 +1,7 @@
 """Brings a bundle's files here by subscribing to what is retained.
 
 index -> manifest -> per member: an equal file of another bundle, else hint -> payload -> file.
+Frames of a payload may come over HTTP instead, from an address that the hint names.
 Level-triggered: after every event the topics that should be subscribed are worked out anew and
 compared with those that are; a message that never comes, comes twice or is wrong only delays.
 Hashing and decoding happen on a worker thread, all decisions on the caller's. Retries always
@@ -13,12 +14,16 @@ from __future__ import annotations
 
 import errno
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial as bind
 from pathlib import Path
 from typing import Final, Protocol
 
+from edge_agent import refusals
+from edge_agent.bringing import Bringing
 from edge_agent.budget import Permits, Unlimited
 from edge_agent.contents import (
     INDEX,
@@ -31,23 +36,30 @@ from edge_agent.contents import (
 )
 from edge_agent.decode import decode
 from edge_agent.download import Download, Gone
+from edge_agent.http_source import Arrived, Ended
 from edge_agent.job import Job
-from edge_agent.partial import PREFIX, Partial
+from edge_agent.partial import HIDDEN, Partial
 from edge_agent.patience import Patience
-from edge_agent.siblings import link_equals, still_missing
+from edge_agent.siblings import BASE_PREFIX, bases, hold_base, link_equals, still_missing
 from edge_agent.transfer import Held
+from edge_agent.ways import Ways
 from edge_agent.worker import Worker
 from protocol import codec
 from protocol.approval import Approvals
 from protocol.bundle import Facts, Member, VariantReference
 from protocol.errors import OutriderError, PeerError, TrustError, Unavailable
 from protocol.identifiers import DeviceId, Digest, ModelName, short
-from protocol.payload import HintEntry
+from protocol.payload import PLAIN_FEATURES, HintEntry
 from protocol.reported import Progress
 from protocol.telemetry import Want
 from protocol.topics import Topics
 
 UNSUBSCRIBE_TOGETHER: Final = 4
+MOST_DEATHS: Final = 3
+"""Times that decoding is cut short before the payload is thought to be the reason."""
+BASE_MISSING: Final = "OUT-F104"
+DECODER_ENDED: Final = "OUT-F109"
+_KEPT_HINT: Final = ".h-"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -87,8 +99,12 @@ class Fetcher:
         want_interval_s: float = 600.0,
         on_wake: Callable[[], None] = lambda: None,
         permits: Permits | None = None,
+        known: int = PLAIN_FEATURES,
+        bringing: Bringing | None = None,
     ) -> None:
-        """`permits` says whether so many more bytes may travel now; without it, all may."""
+        """`permits` says whether so many more bytes may travel now; without it, all may. `known`
+        are the feature bits that can be decoded here. Without `bringing` all comes over the
+        link."""
         self._link = link
         self._topics = topics
         self._device = device
@@ -98,6 +114,11 @@ class Fetcher:
         self._rng = rng
         self._mine = tuple(topics.prefix + kind for kind in ("manifests/", "payloads/", "frames/"))
         self._permits = permits or Unlimited()
+        self._known = known
+        self._bringing = bringing or Bringing(Ways(("mqtt",)), None, None, rng)
+        self.fetched: Counter[str] = Counter()
+        """Bytes of what arrived, since the agent started."""
+        self._closing = False
         self._held_back: Held | None = None
         """Why the payload of the first missing file waits, as of the last look."""
         self._frame_timeout_s = frame_timeout_s
@@ -139,6 +160,7 @@ class Fetcher:
     def forget(self) -> None:
         """Nothing is wanted. What lies on disk stays, for next time."""
         self._job = self._held_back = None
+        self._bringing.rest(self._permits)
         self._worker.forget()
         self._patience.start()
         self._sync(all_of_them=True)
@@ -172,9 +194,13 @@ class Fetcher:
                 if not job.started:
                     self._start(job)
                 self._ask_permission(job)
-                idle = self._worker.busy or self._held_back is not None
+                self._bring(job)
+                http = self._bringing.over_http(job.download)
+                idle = self._worker.busy or self._held_back is not None or http
                 if self._patience.silent(self._link.connected and not idle):
                     self._silence(job)
+            else:
+                self._bringing.rest(self._permits)
         self._sync(all_of_them=True)
 
     def status(self) -> FetchStatus:
@@ -190,7 +216,8 @@ class Fetcher:
         return self._patience.counters
 
     def close(self) -> None:
-        """Stop, after work that has begun."""
+        """Stop, after work that has begun; decoding goes on another time."""
+        self._closing = True
         self.forget()
         self._worker.close()
 
@@ -203,6 +230,7 @@ class Fetcher:
         if approved.revoked:
             raise TrustError("OUT-T105", f"{job.model}/{approved.version}")
         job.directory.mkdir(parents=True, exist_ok=True)
+        job.bad |= refusals.refused(job.directory)
         job.started = True
         if data := lying_there(job.directory / INDEX, job.digest):
             self._take_index(job, data)
@@ -230,14 +258,14 @@ class Fetcher:
         job.surveyed = True
         self._patience.moved()
         self._worker.begin(
-            bind(still_missing, self._bundles, job.directory, members),
+            bind(_survey, self._bundles, job.directory, members),
             bind(self._surveyed, job),
         )
 
     # --- members --------------------------------------------------------------------------------
 
-    def _surveyed(self, job: Job, missing: tuple[Member, ...]) -> None:
-        job.missing = missing
+    def _surveyed(self, job: Job, found: tuple[tuple[Member, ...], Mapping[Digest, Path]]) -> None:
+        job.missing, job.bases = found
         self._next_member(job)
 
     def _next_member(self, job: Job) -> None:
@@ -246,7 +274,7 @@ class Fetcher:
         self._patience.moved()
         if job.missing:
             return
-        for left_over in job.directory.glob(f"{PREFIX}*"):
+        for left_over in (path for each in HIDDEN for path in job.directory.glob(f"{each}*")):
             left_over.unlink()
         job.done = True
 
@@ -256,14 +284,18 @@ class Fetcher:
         if not data:
             job.entries = None
             raise Unavailable("OUT-F101", f"{job.missing[0].path} of {job.model} is withdrawn")
-        job.entries = read_hint(data, job.missing[0])
+        entries = read_hint(data, job.missing[0], self._known, job.bases)
+        job.entries = tuple(filter(self._bringing.possible, entries))
         job.hint = data
+        if any(entry.urls for entry in entries):
+            # So that what the addresses have can be fetched without a broker, after a restart.
+            keep(self._kept_hint(job), data)
         job.gone.clear()
         self._patience.go_on()
         if job.download is None and not self._worker.busy:
             self._next_entry(job)
 
-    def _next_entry(self, job: Job) -> None:
+    def _next_entry(self, job: Job, fits: Callable[[HintEntry], bool] | None = None) -> None:
         """The next payload in the hint's order that may travel now, after the last one the first
         again. While none may, nothing is begun: a budget for a delta is not spent on a part of a
         full payload."""
@@ -271,7 +303,7 @@ class Fetcher:
             job.download, job.entries, job.hint = None, None, b""
             raise Unavailable("OUT-F101", f"no payload for {job.missing[0].path} can be used")
         waits = {entry.payload: self._permit(job, entry) for entry in job.usable}
-        entry, again = job.next_entry(lambda entry: waits[entry.payload] is None)
+        entry, again = job.next_entry(fits or (lambda entry: waits[entry.payload] is None))
         job.download = None
         if entry is None:
             smallest = min(job.usable, key=lambda entry: entry.size)
@@ -281,7 +313,11 @@ class Fetcher:
             self._patience.pause()
         on_disk = Partial(job.directory, entry)
         job.download = download = Download(self._topics, job.model, entry, on_disk, self._rng)
-        self._worker.begin(bind(_resume, on_disk), bind(self._resumed, job, download))
+        base = job.bases.get(entry.base) if entry.base is not None else None
+        self._worker.begin(
+            bind(_resume, on_disk, job.directory, entry.base, base),
+            bind(self._resumed, job, download),
+        )
 
     def _resumed(
         self, job: Job, download: Download, found: tuple[tuple[bytes, ...], bytearray] | None
@@ -311,29 +347,51 @@ class Fetcher:
             self._decode(job, download)
 
     def _decode(self, job: Job, download: Download) -> None:
-        member = job.missing[0]
+        self._bringing.rest(self._permits)
+        member, base = job.missing[0], download.entry.base
+        held = None if base is None else job.directory / f"{BASE_PREFIX}{base}"
         self._worker.begin(
-            bind(_decode_member, download.partial, job.directory / member.path, member),
+            bind(
+                _decode_member,
+                download.partial,
+                job.directory / member.path,
+                member,
+                held,
+                lambda: self._closing,
+            ),
             bind(self._decoded, job, download),
         )
 
     def _decoded(self, job: Job, download: Download, error: OutriderError | None) -> None:
+        entry = download.entry
+        if error is not None and error.code == DECODER_ENDED:
+            job.deaths[entry.payload] += 1
+            if job.deaths[entry.payload] < MOST_DEATHS:
+                self._job = job.afresh()
+                raise error
         if error is not None:
             self._patience.count(error.code, error.why)
-            job.bad.add(download.entry.payload)
+            job.bad.add(entry.payload)
+            if error.code != BASE_MISSING:
+                refusals.refuse(job.directory, entry.payload)
             download.partial.discard()
             self._next_entry(job)
             return
+        self.fetched[f"fetched {'full' if entry.base is None else 'delta'} bytes"] += entry.size
         member, *others = job.missing
         job.missing = link_equals(job.directory, member, others)
         self._next_member(job)
+
+    def _kept_hint(self, job: Job) -> Path:
+        return job.directory / f"{_KEPT_HINT}{job.missing[0].digest}"
 
     def _problem(self, job: Job) -> tuple[str, str] | None:
         if (held := self._held_back) is not None:
             return held.code, held.detail
         since = self._patience.now if self._offline_since is None else self._offline_since
         # Not at once: links come and go, and nobody should decide by that.
-        if not job.done and self._patience.now - since >= self._frame_timeout_s:
+        away = self._patience.now - since >= self._frame_timeout_s
+        if not job.done and away and not self._bringing.over_http(job.download):
             return "OUT-N102", "what is here is kept"
         return self._patience.problem
 
@@ -343,7 +401,8 @@ class Fetcher:
         """Look again: budgets and hours come and go while nothing else happens."""
         before, self._held_back = self._held_back, None
         if job.download is not None:
-            self._held_back = self._permits.held(job.download.missing_bytes)
+            network = self._bringing.network(job.download)
+            self._held_back = self._permits.held(job.download.missing_bytes, network)
             if before is not None and self._held_back is None:
                 self._ask_again()
                 self._patience.moved()
@@ -353,6 +412,79 @@ class Fetcher:
     def _permit(self, job: Job, entry: HintEntry) -> Held | None:
         here = Partial(job.directory, entry).size
         return self._permits.held(max(entry.size - here, 0))
+
+    # --- over HTTP ----------------------------------------------------------------------------
+
+    def _bring(self, job: Job) -> None:
+        """Take what came over HTTP, and have what is missing come on the way that is best now."""
+        now, download = self._patience.now, job.download
+        link_up = self._link_up(now)
+        if self._worker.busy:
+            return
+        if download is None or self._held_back is not None:
+            self._bringing.rest(self._permits)
+            if not link_up and job.missing and job.entries is None and self._held_back is None:
+                self._remember_hint(job)
+            return
+        for item in self._bringing.take(download, self._permits, now):
+            if not self._take_part(job, download, item):
+                return
+        if self._bringing.open(download.entry, link_up, now):
+            self._bringing.go_on(download, link_up, now)
+        elif not self._bringing.soon(download.entry, now):
+            self._next_open(job, download)
+
+    def _take_part(self, job: Job, download: Download, item: Arrived | Ended) -> bool:
+        """Whether the download goes on as it was."""
+        if isinstance(item, Ended):
+            if item.error is not None:
+                self._patience.count(item.error.code, str(item.error))
+            return True
+        try:
+            new = (
+                download.take_lists(item.data)
+                if item.number is None
+                else download.take_frame(item.number, item.data)
+            )
+        except PeerError as error:
+            self._patience.count(error.code, error.why)
+            self._bringing.wrong(self._permits, self._patience.now)
+            if download.tried_enough:
+                self._next_entry(job)
+            return False
+        if new:
+            self._patience.moved()
+            self._bringing.worked()
+            self.fetched["fetched over http"] += len(item.data)
+        if download.complete:
+            self._decode(job, download)
+            return False
+        return True
+
+    def _next_open(self, job: Job, download: Download) -> None:
+        """No way of this payload can be tried for long: another one that has a way, if any."""
+        now = self._patience.now
+        others = {
+            entry.payload
+            for entry in job.usable
+            if entry != download.entry
+            and self._bringing.open(entry, self._link_up(now), now)
+            and self._permit(job, entry) is None
+        }
+        if others:
+            self._next_entry(job, lambda entry: entry.payload in others)
+
+    def _remember_hint(self, job: Job) -> None:
+        """Without a link: what was offered when there was one."""
+        try:
+            data = self._kept_hint(job).read_bytes()[: codec.MAX_HINT + 1]
+        except FileNotFoundError:
+            return
+        self._take_hint(job, data)
+
+    def _link_up(self, now: float) -> bool:
+        """Links that were lost a moment ago still count."""
+        return self._offline_since is None or now - self._offline_since < self._frame_timeout_s
 
     # --- what goes wrong ----------------------------------------------------------------------
 
@@ -366,7 +498,7 @@ class Fetcher:
         self._patience.count("OUT-F101", f"frames of {job.missing[0].path} do not come")
         download.slower()
         self._want(download)
-        if len(job.usable) > 1:
+        if not self._bringing.elsewhere(download, self._patience.now) and len(job.usable) > 1:
             self._next_entry(job)
 
     def _want(self, download: Download) -> None:
@@ -396,7 +528,7 @@ class Fetcher:
         except OSError:
             # For want of disk, usually: take the bundle up again from what lies there.
             if (job := self._job) is not None:
-                self._job = Job(job.model, job.digest, job.directory, bad=job.bad)
+                self._job = job.afresh()
             raise
 
     # --- subscriptions ----------------------------------------------------------------------
@@ -405,6 +537,7 @@ class Fetcher:
         """Make what is subscribed what should be. Unsubscribing can wait for company."""
         job = self._job
         busy = self._worker.busy or self._patience.paused or self._held_back is not None
+        busy = busy or (job is not None and self._bringing.over_http(job.download))
         wanted = () if job is None or busy else job.wanted(self._topics, self._patience.now)
         kept = {*wanted, job.hint_topic(self._topics) if job is not None else None}
         excess = [topic for topic in self._awaited if topic not in kept]
@@ -436,16 +569,33 @@ class _Reporting:
         return False
 
 
-def _resume(partial: Partial) -> tuple[tuple[bytes, ...], bytearray] | None:
+def _survey(
+    bundles: Path, directory: Path, members: Sequence[Member]
+) -> tuple[tuple[Member, ...], Mapping[Digest, Path]]:
+    return still_missing(bundles, directory, members), bases(bundles, directory)
+
+
+def _resume(
+    partial: Partial, directory: Path, base: Digest | None, found: Path | None
+) -> tuple[tuple[bytes, ...], bytearray] | None:
+    if base is not None and found is not None:
+        with suppress(FileNotFoundError):  # then decoding says so
+            hold_base(directory, base, found)
     digests = partial.load_lists()
     return None if digests is None else (digests, partial.present(digests))
 
 
-def _decode_member(partial: Partial, target: Path, member: Member) -> OutriderError | None:
-    """None, or why the payload is not the member. Raises `OSError`."""
+def _decode_member(
+    partial: Partial,
+    target: Path,
+    member: Member,
+    base: Path | None,
+    stopping: Callable[[], bool],
+) -> OutriderError | None:
+    """None, or why the payload did not become the member. Raises `OSError`."""
     try:
-        decode(partial.path, target, member.digest, member.size)
-    except (PeerError, TrustError) as error:
+        decode(partial.path, target, member.digest, member.size, base, stopping=stopping)
+    except (PeerError, TrustError, Unavailable) as error:
         return error
     partial.discard()
     return None

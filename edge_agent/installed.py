@@ -8,10 +8,13 @@ months, and leaves what it heard in the environment, for the agent and its runne
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Final
 
 VARIABLE: Final = "OUTRIDER_INSTALLED"
 OF_INTEREST: Final = ("outrider", "onnxruntime")
+IF_THERE: Final = ("brotli",)
+"""Distributions that a device may do without."""
 
 
 def version_of(distribution: str) -> str:
@@ -26,7 +29,13 @@ def version_of(distribution: str) -> str:
 def remember() -> None:
     """Look all of them up, for this process and those that it starts or becomes. Raises as
     `version_of` does."""
-    os.environ[VARIABLE] = " ".join(f"{name}=={_looked_up(name)}" for name in OF_INTEREST)
+    from importlib.metadata import PackageNotFoundError
+
+    found = [f"{name}=={_looked_up(name)}" for name in OF_INTEREST]
+    for name in IF_THERE:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name}=={_looked_up(name)}")
+    os.environ[VARIABLE] = " ".join(found)
 
 
 def _looked_up(distribution: str) -> str:

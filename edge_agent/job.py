@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,8 @@ class Job:
     surveyed: bool = False
     """Whether the manifest is here; then `missing` is right once the worker has looked."""
     missing: tuple[Member, ...] = ()
+    bases: Mapping[Digest, Path] = field(default_factory=dict)
+    """Files that a delta may start from, as of the survey."""
     # Of the first missing member:
     entries: tuple[HintEntry, ...] | None = None
     hint: bytes = b""
@@ -34,6 +37,12 @@ class Job:
     """Payloads that did not decode to the signed file: never tried again."""
     gone: set[Digest] = field(default_factory=set)
     """Payloads that were cleared: not tried until there is a new hint."""
+    deaths: Counter[Digest] = field(default_factory=Counter)
+    """How often decoding was cut short, by payload."""
+
+    def afresh(self) -> Job:
+        """The same bundle, taken up again from what lies on disk."""
+        return Job(self.model, self.digest, self.directory, bad=self.bad, deaths=self.deaths)
 
     def wanted(self, topics: Topics, now: float) -> tuple[str, ...]:
         """Topics that an answer is expected on."""

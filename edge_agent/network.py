@@ -28,6 +28,17 @@ def interface_of(address: str) -> str:
     return found or UNKNOWN
 
 
+def interface_towards(address: str) -> str:
+    """Name of the interface that packets to this address leave by; nothing is sent."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.connect((address, 9))
+            return interface_of(str(asking.getsockname()[0]))
+    except OSError:
+        return UNKNOWN
+
+
 def _with_ipv4(wanted: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _, name in socket.if_nameindex():

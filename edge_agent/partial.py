@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from edge_agent.decode import GROWING
 from protocol.errors import PeerError
 from protocol.payload import DIGESTS_PER_LIST, FRAME_SIZE, HintEntry, check_lists, frame_digest
 
 _LIST_BYTES: Final = 32 * DIGESTS_PER_LIST
 PREFIX: Final = ".p-"
+HIDDEN: Final = (PREFIX, GROWING, ".b-", ".x-", ".h-")
+"""Everything beside the files of a bundle that its fetch leaves in the folder."""
 
 
 class Partial:
@@ -23,6 +26,7 @@ class Partial:
 
     def __init__(self, directory: Path, entry: HintEntry) -> None:
         self.path = directory / f"{PREFIX}{entry.payload}"
+        self.growing = directory / f"{GROWING}{entry.payload}"
         self._lists = directory / f"{PREFIX}{entry.payload}.lists"
         self._entry = entry
 
@@ -80,4 +84,5 @@ class Partial:
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
+        self.growing.unlink(missing_ok=True)
         self._lists.unlink(missing_ok=True)

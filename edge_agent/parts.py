@@ -48,6 +48,10 @@ class Parts:
     runners: Runners
     applications: Applications
     fetcher: Fetcher
+    abilities: int
+    """Feature bits of the encodings that this device can decode."""
+    over_http: bool
+    """Whether payloads may come over HTTP."""
     actor: Actor
     outbox: Outbox
     collector: Collector

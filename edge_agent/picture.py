@@ -15,6 +15,7 @@ from edge_agent.watch.health import Terms
 from protocol.codec import FEATURES
 from protocol.histogram import quantile_s
 from protocol.identifiers import ModelName, short
+from protocol.payload import HTTP_NAME, names_of
 from protocol.plan import rule_for
 from protocol.reported import ModelState, Refused, ReportedState
 
@@ -33,10 +34,11 @@ def reported_state(
     if parts.outbox.problem is not None:
         refused["buffer"] = Refused("buffer", *parts.outbox.problem)
     totals = Counter(counters) + Counter(parts.fetcher.counters) + parts.renewal.counters
+    totals += parts.fetcher.fetched
     return ReportedState(
         order=0,
         agent=parts.facts.agent,
-        features=tuple(sorted(FEATURES)),
+        features=_features(parts),
         facts=parts.facts,
         document_version=document.version if document is not None else 0,
         labels=document.labels if document is not None else {},
@@ -49,6 +51,12 @@ def reported_state(
         counters=dict(sorted({**totals, "answers": parts.outbox.answers}.items())),
         dev=parts.dev,
     )
+
+
+def _features(parts: Parts) -> tuple[str, ...]:
+    """What this device understands, can decode, and how it fetches."""
+    http = {HTTP_NAME} if parts.over_http else set()
+    return tuple(sorted({*FEATURES, *names_of(parts.abilities), *http}))
 
 
 def _unapproved(parts: Parts) -> Iterator[Refused]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_agent.transfer import NetworkRule, networks
+from edge_agent.ways import TRANSPORTS, Transport
 from protocol.errors import InvalidRequest
 
 DEFAULT_HOME: Final = Path("/var/lib/outrider")
@@ -19,6 +20,7 @@ HOME_VARIABLE: Final = "OUTRIDER_AGENT_HOME"
 PORT_VARIABLE: Final = "OUTRIDER_AGENT_PORT"
 LISTEN_VARIABLE: Final = "OUTRIDER_AGENT_LISTEN"
 NETWORKS_VARIABLE: Final = "OUTRIDER_AGENT_NETWORKS"
+TRANSPORTS_VARIABLE: Final = "OUTRIDER_AGENT_TRANSPORTS"
 MEMORY_VARIABLE: Final = "OUTRIDER_AGENT_MEMORY"
 LOAD_VARIABLE: Final = "OUTRIDER_AGENT_LOAD_SECONDS"
 REQUEST_VARIABLE: Final = "OUTRIDER_AGENT_REQUEST_SECONDS"
@@ -133,6 +135,8 @@ class Settings:
     """File of that token, instead of `<home>/inference-token`."""
     networks: tuple[NetworkRule, ...] = ()
     """What this device may move on which of its networks."""
+    transports: tuple[Transport, ...] = TRANSPORTS
+    """How payloads may come, the preferred way first."""
     memory_bytes: int | None = None
     """What agent and runners may use together; None: what machine and control groups allow."""
     deadlines: Deadlines = Deadlines()
@@ -149,8 +153,8 @@ def read(
     """Flags win over the environment, the environment over defaults.
 
     Without `home`, root uses `/var/lib/outrider`, anybody else `~/.outrider-agent`.
-    Raises `InvalidRequest` OUT-S120 for a port or address that is none, or networks that cannot
-    be read.
+    Raises `InvalidRequest` OUT-S120 for a port or address that is none, or networks or transports
+    that cannot be read.
     """
     fallback = DEFAULT_HOME if os.geteuid() == 0 else Path.home() / ".outrider-agent"
     chosen = home or Path(environment.get(HOME_VARIABLE) or fallback)
@@ -165,12 +169,26 @@ def read(
         listen=address,
         token=token.absolute() if token is not None else None,
         networks=networks(environment.get(NETWORKS_VARIABLE, "")),
+        transports=_transports(environment.get(TRANSPORTS_VARIABLE, "")),
         memory_bytes=_number(environment, MEMORY_VARIABLE, 0) or None,
         deadlines=Deadlines(
             load=_number(environment, LOAD_VARIABLE, 30, least=1),
             request=_number(environment, REQUEST_VARIABLE, 30, least=1),
         ),
     )
+
+
+def _transports(text: str) -> tuple[Transport, ...]:
+    """`http,mqtt`; nothing: the default. Raises `InvalidRequest` OUT-S120."""
+    named = [part.strip() for part in text.split(",")] if text else list(TRANSPORTS)
+    chosen = tuple(each for name in named for each in TRANSPORTS if each == name)
+    if len(chosen) != len(named) or len(set(chosen)) != len(chosen):
+        raise InvalidRequest(
+            "OUT-S120",
+            f"{TRANSPORTS_VARIABLE}: {text!r:.40}",
+            do="mqtt,http or http,mqtt, or one of them",
+        )
+    return chosen
 
 
 def _number(environment: Mapping[str, str], variable: str, default: int, least: int = 0) -> int:

@@ -1,13 +1,21 @@
-"""Equal files of two bundles are one file: what another bundle has is linked, not fetched."""
+"""Equal files of two bundles are one file: what another bundle has is linked, not fetched.
+
+A file that a delta starts from is linked too while the delta travels, so that it survives its
+bundle.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from edge_agent.decode import file_digest
 from protocol.bundle import Member, decode_manifest
 from protocol.errors import PeerError
+from protocol.identifiers import Digest, digest
+
+BASE_PREFIX: Final = ".b-"
 
 
 def still_missing(bundles: Path, directory: Path, members: Iterable[Member]) -> tuple[Member, ...]:
@@ -37,6 +45,27 @@ def link_equals(directory: Path, member: Member, others: Iterable[Member]) -> tu
         (directory / other.path).unlink(missing_ok=True)
         (directory / other.path).hardlink_to(directory / member.path)
     return tuple(rest)
+
+
+def bases(bundles: Path, directory: Path) -> dict[Digest, Path]:
+    """Files that a delta into `directory` may start from, as far as names tell: members of
+    complete bundles, and what was held for an earlier try. Raises `OSError`."""
+    found = {name: paths[0] for name, paths in _offers(bundles).items()}
+    for held in directory.glob(f"{BASE_PREFIX}*"):
+        try:
+            found[digest(held.name.removeprefix(BASE_PREFIX))] = held
+        except ValueError:
+            continue  # nobody wrote that here
+    return found
+
+
+def hold_base(directory: Path, base: Digest, path: Path) -> Path:
+    """Link a base into `directory`, where it stays whatever becomes of its bundle. Raises
+    `OSError`."""
+    held = directory / f"{BASE_PREFIX}{base}"
+    if held != path and not held.exists():
+        held.hardlink_to(path)
+    return held
 
 
 def _offers(bundles: Path) -> dict[str, list[Path]]:

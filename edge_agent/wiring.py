@@ -16,14 +16,17 @@ from typing import Final
 import zstandard
 
 from edge_agent import notify
+from edge_agent.abilities import find_abilities
 from edge_agent.act import Actor
 from edge_agent.applications import Applications, Counted, RunnersAndApplications
+from edge_agent.bringing import Bringing
 from edge_agent.budget import Budget
 from edge_agent.buffer import Outbox
 from edge_agent.clock import Clock
 from edge_agent.collector import Collector
 from edge_agent.disk import Disk
 from edge_agent.fetch import Fetcher
+from edge_agent.http_source import HttpSource
 from edge_agent.identity import Identity, load
 from edge_agent.inbox import Inbox
 from edge_agent.installed import version_of
@@ -32,6 +35,7 @@ from edge_agent.local_pins import LocalPins
 from edge_agent.meter import Meter
 from edge_agent.orders import Orders
 from edge_agent.parts import Parts
+from edge_agent.proofs import Proofs
 from edge_agent.recent import Recent
 from edge_agent.renew import Renewal
 from edge_agent.reporter import Reporter
@@ -48,6 +52,7 @@ from edge_agent.technician.usb import Installer
 from edge_agent.transfer import Terms
 from edge_agent.trust import Trust
 from edge_agent.uplink import Uplink
+from edge_agent.ways import Ways
 from protocol.bundle import Facts
 from protocol.errors import InvalidRequest
 from protocol.link import Address, Retry
@@ -134,6 +139,7 @@ def build(settings: Settings, identity: Identity) -> Parts:
         on_death=inbox.wake,
     )
     budget = Budget(paths.budget, Terms(networks=settings.networks), clock.local_now)
+    abilities, proofs = find_abilities(), Proofs(identity)
     fetcher = Fetcher(
         link,
         topics,
@@ -146,7 +152,14 @@ def build(settings: Settings, identity: Identity) -> Parts:
         want_interval_s=intervals.want,
         on_wake=inbox.wake,
         permits=budget,
+        known=abilities,
+        bringing=_bringing(settings, identity, intervals, proofs, clock, inbox, rng),
     )
+
+    def renewed(found: Identity) -> None:
+        link.renew_identity(_address(settings, found))
+        proofs.follow(found)
+
     return Parts(
         device=identity.device,
         topics=topics,
@@ -165,6 +178,8 @@ def build(settings: Settings, identity: Identity) -> Parts:
         runners=runners,
         applications=applications,
         fetcher=fetcher,
+        abilities=abilities,
+        over_http="http" in settings.transports,
         actor=Actor(
             disk,
             runners,
@@ -189,11 +204,35 @@ def build(settings: Settings, identity: Identity) -> Parts:
             paths.home,
             identity,
             clock,
-            on_renewed=lambda renewed: link.renew_identity(_address(settings, renewed)),
+            on_renewed=renewed,
             on_wake=inbox.wake,
             random=rng.random,
             first_s=intervals.renew,
         ),
+    )
+
+
+def _bringing(
+    settings: Settings,
+    identity: Identity,
+    intervals: Intervals,
+    proofs: Proofs,
+    clock: Clock,
+    inbox: Inbox,
+    rng: random.Random,
+) -> Bringing:
+    """How payloads come: the broker and HTTP, as this device's settings say."""
+    timeout_s = intervals.frame_timeout
+    source = HttpSource(
+        proofs, clock.now_ms, on_wake=inbox.wake, dev=identity.dev, timeout_s=timeout_s
+    )
+    return Bringing(
+        Ways(settings.transports, rest_s=timeout_s),
+        source if "http" in settings.transports else None,
+        proofs,
+        rng,
+        dev=identity.dev,
+        timeout_s=timeout_s,
     )
 
 

@@ -8,13 +8,21 @@ accepts what a payload decodes to.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
 from protocol.errors import PeerError
-from protocol.identifiers import Count, Digest, digest, digest_from_hex, digest_hex, digest_of
+from protocol.identifiers import (
+    Count,
+    DeviceId,
+    Digest,
+    digest,
+    digest_from_hex,
+    digest_hex,
+    digest_of,
+)
 
 FRAME_SIZE: Final = 64 * 1024
 DIGESTS_PER_LIST: Final = 2048
@@ -24,9 +32,57 @@ MAX_HINT_ENTRIES: Final = 32
 MAX_BLOCK: Final = 256 * 1024
 """Decoders work in blocks of at most this many bytes."""
 
+MAX_DECODE_MEMORY: Final = 8_000_000
+"""Bytes above Python and numpy that a decoder may take; payloads that need more are not tried."""
+MAX_WINDOW: Final = 4 * 1024 * 1024
+"""Bytes of history of an encoding of whole files."""
+
 FEATURE_RAW: Final = 1 << 0
 FEATURE_ZSTD: Final = 1 << 1
-KNOWN_FEATURES: Final = FEATURE_RAW | FEATURE_ZSTD
+FEATURE_SEGMENTS: Final = 1 << 2
+FEATURE_LZMA: Final = 1 << 3
+FEATURE_BROTLI: Final = 1 << 4
+FEATURE_PATCH: Final = 1 << 5
+FEATURE_BSDIFF: Final = 1 << 6
+FEATURE_NAMES: Final[Mapping[int, str]] = {
+    FEATURE_RAW: "payload/1",
+    FEATURE_ZSTD: "payload/1",
+    FEATURE_SEGMENTS: "payload-segments/1",
+    FEATURE_LZMA: "payload-lzma/1",
+    FEATURE_BROTLI: "payload-brotli/1",
+    FEATURE_PATCH: "payload-patch/1",
+    FEATURE_BSDIFF: "payload-bsdiff/1",
+}
+"""What a device reports of each bit that it can decode."""
+KNOWN_FEATURES: Final = sum(FEATURE_NAMES)
+PLAIN_FEATURES: Final = FEATURE_RAW | FEATURE_ZSTD
+"""What every device can decode."""
+FEATURE_SETS: Final = frozenset(
+    {
+        FEATURE_RAW,
+        FEATURE_ZSTD,
+        FEATURE_SEGMENTS,
+        FEATURE_SEGMENTS | FEATURE_LZMA,
+        FEATURE_BROTLI,
+        FEATURE_PATCH,
+        FEATURE_BSDIFF,
+        FEATURE_BSDIFF | FEATURE_LZMA,
+    }
+)
+"""Encodings that go together."""
+WITHOUT_BASE: Final = FEATURE_RAW | FEATURE_ZSTD | FEATURE_BROTLI
+WITH_BASE: Final = FEATURE_PATCH | FEATURE_BSDIFF
+"""Encodings that never, and that always start from a base. The decoder insists on it: headers that
+earlier versions wrote stay readable."""
+
+HTTP_NAME: Final = "payload-http/1"
+"""What a device reports that also fetches over HTTP."""
+LISTS_SUFFIX: Final = ".lists"
+"""Of the address of a payload's frame lists, joined."""
+PAYLOAD_PATH: Final = "/v1/payloads/"
+MAX_URLS: Final = 4
+MAX_URL: Final = 512
+_PROOF: Final = b"outrider-payload-v1\0"
 
 _HEADER = struct.Struct("<4sBBHI32s32sQI")
 _MAGIC: Final = b"OAD1"
@@ -53,10 +109,13 @@ class HintEntry:
             raise ValueError(f"a payload has 1 to {MAX_PAYLOAD:,} bytes")
         if self.frames != frame_count(self.size):
             raise ValueError(f"{self.size:,} bytes are {frame_count(self.size)} frames")
+        if len(self.urls) > MAX_URLS or any(len(url) > MAX_URL for url in self.urls):
+            raise ValueError(f"an entry has at most {MAX_URLS} addresses of {MAX_URL} characters")
 
-    def usable(self, file_size: int) -> bool:
-        """Whether an agent may try it: known encoding, and not larger than any honest encoding."""
-        return not self.features & ~KNOWN_FEATURES and self.size <= file_size * 1.02 + FRAME_SIZE
+    def usable(self, file_size: int, known: int = PLAIN_FEATURES) -> bool:
+        """Whether an agent that decodes `known` may try it: its encoding, and not larger than any
+        honest encoding of a file of that size."""
+        return not self.features & ~known and self.size <= file_size * 1.02 + FRAME_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +158,10 @@ class Header:
             raise PeerError("OUT-F110", "not a payload of version 1")
         if not features or features & ~KNOWN_FEATURES:
             raise PeerError("OUT-F110", f"unknown encoding 0x{features:x}")
-        if block > MAX_BLOCK or size > MAX_PAYLOAD:
+        if not 0 < block <= MAX_BLOCK or size > MAX_PAYLOAD:
             raise PeerError("OUT-F110", "it declares more memory than an agent grants")
+        if features not in FEATURE_SETS:
+            raise PeerError("OUT-F110", f"encodings 0x{features:x} do not go together")
         return (
             cls(
                 features,
@@ -111,6 +172,22 @@ class Header:
             ),
             length,
         )
+
+
+def features_named(names: Iterable[str]) -> int:
+    """Bits of the encodings that a device reports; names of other things are ignored."""
+    known = frozenset(names)
+    return sum(bit for bit, name in FEATURE_NAMES.items() if name in known)
+
+
+def names_of(features: int) -> tuple[str, ...]:
+    """The inverse of `features_named`, each name once."""
+    return tuple(dict.fromkeys(name for bit, name in FEATURE_NAMES.items() if bit & features))
+
+
+def payload_proof_bytes(device: DeviceId, payload: Digest) -> bytes:
+    """What a device signs with its key to read one payload over HTTP."""
+    return _PROOF + device.encode() + b"\0" + payload.encode()
 
 
 def frame_count(size: int) -> int:

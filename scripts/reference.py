@@ -618,6 +618,10 @@ def settings_page() -> str:
                 "What the agent may move a day on which network: `wwan*=2MB,eth*=free`.",
             ),
             (
+                _code(agent.TRANSPORTS_VARIABLE),
+                "How payloads may come, the preferred way first: `mqtt,http`.",
+            ),
+            (
                 _code(agent.MEMORY_VARIABLE),
                 "Bytes that the agent and its runners may use together; without it, what the"
                 " machine and the control groups allow.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("protocol", "edge_agent", "control_plane")
+PACKAGES = ("protocol", "coding", "edge_agent", "control_plane")
 
 LONG = 400
 # A name that says nothing collects everything.

@@ -9,6 +9,7 @@ there: the same golden vectors, the same probation, the same way back.
 from __future__ import annotations
 
 import errno
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,12 +20,13 @@ from typing import Any, BinaryIO, Final, Protocol, TypeVar, cast
 
 from edge_agent import sideload
 from edge_agent.contents import INDEX, MANIFEST, keep, read_hint, read_index, read_manifest
-from edge_agent.decode import decode_from
+from edge_agent.decode import decode, decode_from
 from edge_agent.desired import Decision
 from edge_agent.journal import Journal
 from edge_agent.metadata import LIMITS, MAX_ROOT
+from edge_agent.partial import PREFIX
 from edge_agent.parts import Parts
-from edge_agent.siblings import link_equals, still_missing
+from edge_agent.siblings import bases, link_equals, still_missing
 from edge_agent.sideload import Ended, Papers, Todo
 from edge_agent.technician.door import Line, Tell
 from edge_agent.technician.status import Status
@@ -41,7 +43,7 @@ from protocol.errors import (
     Unavailable,
 )
 from protocol.identifiers import Digest, ModelName
-from protocol.payload import HintEntry
+from protocol.payload import MAX_BLOCK, PLAIN_FEATURES, HintEntry
 from protocol.safetensors import parse_header
 from protocol.stick import Stick
 from protocol.topics import TUF_ROLES
@@ -216,7 +218,8 @@ class Installer:
             meter = _Meter(tell, sum({m.digest: m.size for m in missing}.values()))
             while missing:
                 member, *others = missing
-                _decode(folder, model, member, directory, meter)
+                here = _Here(directory, parts.abilities, bases(directory.parent, directory))
+                _decode(folder, model, member, here, meter)
                 missing = link_equals(directory, member, others)
         except OSError as error:
             raise _unwritable(error) from error
@@ -330,19 +333,29 @@ def _todo(model: ModelName, standing: _Standing, folder: StickFolder) -> Todo:
     return sideload.todo(model, standing.decision, standing.journal, standing.here, offered)
 
 
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What payloads are decoded with, and to where."""
+
+    directory: Path
+    known: int
+    bases: Mapping[Digest, Path]
+
+
 def _decode(
-    folder: StickFolder, model: ModelName, member: Member, directory: Path, meter: _Meter
+    folder: StickFolder, model: ModelName, member: Member, here: _Here, meter: _Meter
 ) -> None:
     """The first payload that gives the signed file. Raises `TrustError` OUT-T103 if none does."""
     try:
-        entries = read_hint(folder.read(stick.hint(model, member.digest), codec.MAX_HINT), member)
+        hint = folder.read(stick.hint(model, member.digest), codec.MAX_HINT)
+        entries = read_hint(hint, member, here.known, here.bases)
     except PeerError as error:
         raise InvalidRequest("OUT-T119", f"its hint for {member.path}: {error.why}") from error
     why = "the stick has no payload for it"
     for entry in entries:
         try:
-            _decode_one(folder, entry, member, directory, meter)
-        except (PeerError, TrustError, InvalidRequest) as error:
+            _decode_one(folder, entry, member, here, meter)
+        except (PeerError, TrustError, InvalidRequest, Unavailable) as error:
             why = error.why
         else:
             return
@@ -350,11 +363,21 @@ def _decode(
 
 
 def _decode_one(
-    folder: StickFolder, entry: HintEntry, member: Member, directory: Path, meter: _Meter
+    folder: StickFolder, entry: HintEntry, member: Member, here: _Here, meter: _Meter
 ) -> None:
+    target = here.directory / member.path
     with folder.stream(stick.payload(entry.payload), entry.size) as source:
         metered = cast(BinaryIO, _Metered(source, meter))
-        decode_from(metered, directory / member.path, member.digest, member.size)
+        if not entry.features & ~PLAIN_FEATURES:
+            decode_from(metered, target, member.digest, member.size)
+            return
+        # Another process decodes it, which must not depend on how a stick is read.
+        spooled = here.directory / f"{PREFIX}{entry.payload}"
+        with spooled.open("wb") as sink:
+            shutil.copyfileobj(metered, sink, MAX_BLOCK)
+    base = here.bases.get(entry.base) if entry.base is not None else None
+    decode(spooled, target, member.digest, member.size, base)
+    spooled.unlink()
 
 
 def _rows(golden: bytes) -> int:

@@ -6,142 +6,26 @@ Long because every kind of damage has its case, and all cases share one world.
 from __future__ import annotations
 
 import errno
-import random
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from control_plane.encode import Encoded
-from edge_agent.budget import Permits, Unlimited
-from edge_agent.fetch import Fetcher
 from edge_agent.partial import Partial
-from edge_agent.transfer import HOURS_CLOSED, NO_BUDGET, Held
+from edge_agent.transfer import HOURS_CLOSED, NO_BUDGET
 from protocol import codec
 from protocol.approval import Approved, ApprovedBundle
-from protocol.bundle import Facts, Needs
+from protocol.bundle import Needs
 from protocol.identifiers import digest_of
-from protocol.link import MAX_SUBSCRIPTIONS
 from protocol.payload import FEATURE_RAW, FRAME_SIZE, MAX_BLOCK, Header, Hint, HintEntry
 from protocol.reported import Progress
-from protocol.telemetry import Want
-from protocol.topics import Topics
-from tests.fakes.broker import Broker, FakeLink, Faults
-from tests.fakes.origin import Offer, PlainBundle, offer, plain_bundle
-
-TOPICS = Topics("local")
-DEVICE = "local-cam"
-TIMEOUT_S = 30.0
-WANT_S = 600.0
-
-
-@dataclass
-class Device:
-    """A fetcher on a fake link, and a clock that jumps."""
-
-    bundles: Path
-    broker: Broker
-    approvals: dict[str, ApprovedBundle]
-    facts: Facts = Facts(arch="aarch64")
-    now: float = 1000.0
-    permits: Permits = field(default_factory=Unlimited)
-    fetcher: Fetcher = field(init=False)
-    link: FakeLink = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.bundles.mkdir(parents=True, exist_ok=True)
-        self.start()
-
-    def start(self) -> None:
-        self.link = FakeLink(self.broker, DEVICE, on_message=self._hear)
-        self.fetcher = Fetcher(
-            self.link,
-            TOPICS,
-            DEVICE,
-            self.bundles,
-            self.facts,
-            lambda: self.approvals,
-            random.Random(5),
-            frame_timeout_s=TIMEOUT_S,
-            want_interval_s=WANT_S,
-            permits=self.permits,
-        )
-        self.link.start()
-
-    def stop(self) -> None:
-        """As a power cut does: nothing is said, nothing is written any more."""
-        self.link.stop()
-        self.fetcher.close()
-
-    def _hear(self, topic: str, data: bytes) -> None:
-        assert self.fetcher.on_message(topic, data)
-        assert len(self.link.topics) <= MAX_SUBSCRIPTIONS
-
-    def turn(self, seconds: float = 0.0) -> None:
-        self.now += seconds
-        self.fetcher.tick(self.now)
-        self.broker.run()
-        self.fetcher._worker.wait(20)
-        self.fetcher.tick(self.now)
-        self.broker.run()
-
-    def until(self, condition: Callable[[], object], turns: int = 300, step: float = 1.0) -> None:
-        for _ in range(turns):
-            if condition():
-                return
-            self.turn(step)
-        raise AssertionError(f"never; {self.fetcher.status()} {dict(self.fetcher.counters)}")
-
-    @property
-    def done(self) -> bool:
-        return self.fetcher.status().done
-
-    def partial(self, bundle: PlainBundle) -> Path:
-        return self.bundles / f".{bundle.digest}"
-
-    def wants(self) -> list[Want]:
-        topic = TOPICS.up(DEVICE, "want")
-        return [
-            codec.decode_up(data, Want, lambda packed, limit: packed)
-            for name, data in self.broker.published
-            if name == topic
-        ]
-
-
-@dataclass
-class World:
-    """One bundle, offered by a broker to one device."""
-
-    offer: Offer
-    broker: Broker
-    device: Device
-
-    @property
-    def model(self) -> Encoded:
-        return self.offer.payloads["model.onnx"]
-
-    @property
-    def topics_of_frames(self) -> list[str]:
-        return list(self.offer.frames(self.model))
-
-    def ensure(self) -> None:
-        self.device.fetcher.ensure("toy", self.offer.bundle.digest)
-
-    def whole(self) -> bool:
-        here = self.device.partial(self.offer.bundle)
-        return (
-            self.device.done
-            and {path.name: path.read_bytes() for path in here.iterdir()} == self.offer.bundle.files
-        )
-
-    def finish(self) -> None:
-        self.ensure()
-        self.device.until(self.whole)
-        assert not self.device.link.topics
+from tests.fakes.broker import Faults
+from tests.fakes.fetching import DEVICE, TIMEOUT_S, TOPICS, WANT_S, Device, Purse, World, make_world
+from tests.fakes.origin import Offer, offer, plain_bundle
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +39,6 @@ def world(offered: Offer, tmp_path: Path) -> Iterator[World]:
     world = make_world(offered, tmp_path / "bundles")
     yield world
     world.device.stop()
-
-
-def make_world(offered: Offer, bundles: Path, faults: Faults = Faults()) -> World:
-    broker = Broker(random.Random(7), faults)
-    broker.retained = offered.retained()
-    approvals = {offered.bundle.digest: offered.bundle.approved}
-    return World(offered, broker, Device(bundles, broker, approvals))
 
 
 # --- the straight way -------------------------------------------------------------------------
@@ -541,7 +418,7 @@ def test_a_full_disk_is_reported_and_keeps_what_came(world, monkeypatch, code):
 
 
 def test_a_disk_that_is_full_while_decoding_keeps_the_payload(world, monkeypatch):
-    def failing(*_: object) -> None:
+    def failing(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr("edge_agent.fetch.decode", failing)
@@ -597,19 +474,6 @@ def test_a_link_that_is_away_for_long_is_what_holds_a_download_up(world):
 
 
 # --- budgets and hours ------------------------------------------------------------------------
-
-
-@dataclass
-class Purse:
-    """Permits so many bytes; what frames cost is taken out of it by the test."""
-
-    left: int
-    closed: bool = False
-
-    def held(self, needed_bytes: int, /) -> Held | None:
-        if self.closed:
-            return Held(HOURS_CLOSED, "goes on at 01:00")
-        return Held(NO_BUDGET, f"needs {needed_bytes}") if needed_bytes > self.left else None
 
 
 @pytest.fixture

@@ -81,9 +81,18 @@ def test_memory_and_deadlines_come_from_the_environment():
     assert read({}).deadlines == settings.Deadlines(30, 30)
 
 
+def test_whoever_installs_a_device_says_which_way_payloads_come_first():
+    assert read({}).transports == ("mqtt", "http")
+    assert read({settings.TRANSPORTS_VARIABLE: "http, mqtt"}).transports == ("http", "mqtt")
+    assert read({settings.TRANSPORTS_VARIABLE: "mqtt"}).transports == ("mqtt",)
+
+
 @pytest.mark.parametrize(
     "variable, text",
     [
+        (settings.TRANSPORTS_VARIABLE, "carrier pigeon"),
+        (settings.TRANSPORTS_VARIABLE, "mqtt,mqtt"),
+        (settings.TRANSPORTS_VARIABLE, "mqtt,"),
         (settings.MEMORY_VARIABLE, "lots"),
         (settings.MEMORY_VARIABLE, "-1"),
         (settings.LOAD_VARIABLE, "0"),

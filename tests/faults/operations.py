@@ -67,7 +67,17 @@ def _plain(file: str) -> str:
     return re.sub(r"^\.(.*)\.new$", r"\1, new", file)
 
 
+_HIDDEN: Final = {
+    ".d-": "a member, growing",
+    ".b-": "a base",
+    ".x-": "a refusal",
+    ".h-": "hint",
+}
+
+
 def _member(file: str) -> str:
+    if (hidden := _HIDDEN.get(_plain(file)[:3])) is not None:
+        return f"{hidden}, new" if file.endswith(".new") else hidden
     if file.startswith(".p-"):
         if ".lists" not in file:
             return "payload"

@@ -56,9 +56,12 @@ def test_lists_that_do_not_give_the_payload_are_refused(spoil):
         payload.check_lists(entry(FRAME_SIZE + 1, payload=name), spoil(lists))
 
 
-@given(st.integers(0, payload.MAX_PAYLOAD), st.sampled_from([None, DIGEST]))
-def test_a_header_survives_the_wire(size, base):
-    header = Header(payload.FEATURE_ZSTD, base, DIGEST, size, payload.MAX_BLOCK)
+@given(
+    st.integers(0, payload.MAX_PAYLOAD),
+    st.sampled_from([(payload.FEATURE_ZSTD, None), (payload.FEATURE_PATCH, DIGEST)]),
+)
+def test_a_header_survives_the_wire(size, encoding):
+    header = Header(*encoding, DIGEST, size, payload.MAX_BLOCK)
     assert Header.unpack(header.pack() + b"rest") == (header, payload.HEADER_SIZE)
 
 
@@ -73,8 +76,11 @@ GOOD = Header(payload.FEATURE_RAW, None, DIGEST, 10, payload.MAX_BLOCK).pack()
         pytest.param(b"OAD2" + GOOD[4:], id="other magic"),
         pytest.param(GOOD[:4] + b"\x02" + GOOD[5:], id="other version"),
         pytest.param(GOOD[:5] + b"\x01" + GOOD[6:], id="a flag"),
-        pytest.param(GOOD[:8] + b"\x04\0\0\0" + GOOD[12:], id="unknown encoding"),
+        pytest.param(GOOD[:8] + b"\x80\0\0\0" + GOOD[12:], id="unknown encoding"),
         pytest.param(GOOD[:8] + b"\0\0\0\0" + GOOD[12:], id="no encoding"),
+        pytest.param(GOOD[:8] + b"\x03\0\0\0" + GOOD[12:], id="two encodings"),
+        pytest.param(GOOD[:8] + b"\x08\0\0\0" + GOOD[12:], id="streams of nothing"),
+        pytest.param(GOOD[:-4] + b"\0\0\0\0", id="blocks of nothing"),
         pytest.param(GOOD[:-4] + b"\xff\xff\xff\xff", id="blocks of 4 GiB"),
         pytest.param(GOOD[:-12] + b"\xff" * 8 + GOOD[-4:], id="a target of 16 EiB"),
     ],
@@ -93,6 +99,8 @@ def test_an_unknown_header_is_refused(data):
         {"frames": 3},
         {"payload": "sha256:" + "1" * 64},
         {"base": "x"},
+        {"urls": ("https://mirror.example/",) * 5},
+        {"urls": ("https://mirror.example/" + "x" * 512,)},
     ],
 )
 def test_an_entry_that_cannot_be_is_refused_on_construction(bad):
@@ -104,6 +112,27 @@ def test_an_agent_skips_encodings_it_does_not_know_and_payloads_larger_than_hone
     assert entry().usable(100_000)
     assert not entry(features=1 << 7).usable(100_000)
     assert not entry(300_000).usable(100_000)
+
+
+def test_who_does_not_say_what_a_device_can_gets_what_every_device_can():
+    segments = entry(features=payload.FEATURE_SEGMENTS)
+    assert not segments.usable(100_000)
+    assert segments.usable(100_000, payload.FEATURE_SEGMENTS)
+    assert not entry(features=1 << 7).usable(100_000, payload.KNOWN_FEATURES)
+
+
+def test_names_of_encodings_become_bits_and_back():
+    assert payload.features_named(["payload/1", "unknown/9"]) == payload.PLAIN_FEATURES
+    for features in payload.FEATURE_SETS - {payload.FEATURE_RAW, payload.FEATURE_ZSTD}:
+        assert payload.features_named(payload.names_of(features)) == features
+    assert payload.names_of(payload.PLAIN_FEATURES) == ("payload/1",)
+
+
+def test_a_proof_is_for_one_device_and_one_payload():
+    assert (
+        payload.payload_proof_bytes("cam-1", DIGEST)
+        == b"outrider-payload-v1\0cam-1\0" + DIGEST.encode()
+    )
 
 
 def test_a_hint_of_too_many_entries_is_refused():

@@ -8,10 +8,17 @@ import pytest
 
 from control_plane.encode import encode, reopen
 from control_plane.encode.payload import WINDOW_LOG
-from edge_agent.decode import MAX_MEMORY, MAX_WINDOW
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_of
-from protocol.payload import FEATURE_RAW, FEATURE_ZSTD, FRAME_SIZE, HEADER_SIZE, check_lists
+from protocol.payload import (
+    FEATURE_RAW,
+    FEATURE_ZSTD,
+    FRAME_SIZE,
+    HEADER_SIZE,
+    MAX_DECODE_MEMORY,
+    MAX_WINDOW,
+    check_lists,
+)
 
 RANDOM = random.Random(3).randbytes(5 * FRAME_SIZE + 17)
 TEXT = b"one line like the other\n" * 30_000
@@ -84,5 +91,5 @@ def test_agents_grant_what_decoding_needs(tmp_path):
     with large.open("wb") as file:
         file.truncate(40_000_000)
     payload = encode(large, digest_of(bytes(40_000_000)), tmp_path / "payloads")
-    assert payload.entry.decode_memory <= MAX_MEMORY
+    assert payload.entry.decode_memory <= MAX_DECODE_MEMORY
     assert 1 << WINDOW_LOG <= MAX_WINDOW

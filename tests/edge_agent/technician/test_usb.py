@@ -37,6 +37,7 @@ from protocol.payload import (
     FEATURE_RAW,
     FEATURE_ZSTD,
     MAX_BLOCK,
+    PLAIN_FEATURES,
     Header,
     Hint,
     frame_count,
@@ -116,6 +117,7 @@ class World:
         orders = Orders(trust, clock, TOPICS, DEVICE, home / "documents", random.Random(1).random)
         self.parts = SimpleNamespace(
             device=DEVICE, topics=TOPICS, facts=Facts(), clock=clock, dev=False,
+            abilities=PLAIN_FEATURES,
             trust=trust, orders=orders, disk=disk,
             fetcher=Fetcher(
                 NoLink(), TOPICS, DEVICE, home / "bundles", Facts(), lambda: trust.approvals,

@@ -1,0 +1,197 @@
+"""Numbers in less than bytes. Vectorised both ways: no step per element.
+
+`z` are zigzag differences. A token says how long a number is and its two leading bits; what
+is left of it are its low bits.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coding.elements import Array
+
+INDEX_BITS: Final = (1, 2, 4, 8)
+MAX_RICE: Final = 15
+
+
+def bit_lengths(z: Array) -> Array:
+    """Of each number; 0 of 0. `<u1`."""
+    if z.dtype.itemsize < 8:
+        return np.frexp(z.astype(np.float64))[1].astype("<u1")
+    high = z >> z.dtype.type(32)
+    # Doubles hold 32 bits exactly, 64 they would round.
+    upper = np.frexp(high.astype(np.float64))[1]
+    lower = np.frexp((z & z.dtype.type(0xFFFFFFFF)).astype(np.float64))[1]
+    return np.where(high > 0, upper + 32, lower).astype("<u1")
+
+
+def tokens(z: Array) -> tuple[Array, Array]:
+    """`(tokens, low bits)`: `<u1` each, and of the dtype of `z`."""
+    length = bit_lengths(z)
+    large = length >= 3
+    k = np.where(large, length - np.uint8(2), 0).astype(z.dtype)
+    second = ((z >> k) & z.dtype.type(1)).astype("<u1")
+    token = np.where(large, np.uint8(2) * length - np.uint8(2) + second, z.astype("<u1"))
+    low = z & ((z.dtype.type(1) << k) - z.dtype.type(1))
+    return token.astype("<u1"), low
+
+
+def low_bits_of(token: Array) -> Array:
+    """How many low bits each token leaves, `<u1`."""
+    return np.where(token < 4, 0, (np.maximum(token, 4) - 2) >> 1).astype("<u1")
+
+
+def from_tokens(token: Array, low: Array) -> Array:
+    """The numbers. Raises `ValueError` for a token that no number of that size has."""
+    bits = 8 * low.dtype.itemsize
+    if len(token) and int(token.max()) > 2 * bits - 1:
+        raise ValueError("a token of a larger number")
+    k = low_bits_of(token).astype(low.dtype)
+    wide = token.astype(low.dtype)
+    lead = low.dtype.type(2) | (wide & low.dtype.type(1))
+    return np.where(token < 4, wide, (lead << k) | low)
+
+
+def low_size(k: Array) -> int:
+    """Bytes of `pack_low` for elements of `k` bits each."""
+    return sum(
+        count * (bits // 8) + -(-count * (bits % 8) // 8) for bits, count in _counts(k).items()
+    )
+
+
+def pack_low(values: Array, k: Array) -> bytes:
+    """The `k[i]` lowest bits of each value: elements of fewer bits first, whole bytes as planes,
+    then what is left bit by bit."""
+    parts: list[bytes] = []
+    for bits in _counts(k):
+        some = values[k == bits]
+        parts += [
+            ((some >> some.dtype.type(8 * plane)) & some.dtype.type(0xFF)).astype("<u1").tobytes()
+            for plane in range(bits // 8)
+        ]
+        if bits % 8:
+            parts.append(_pack_rest(some >> some.dtype.type(8 * (bits // 8)), bits % 8))
+    return b"".join(parts)
+
+
+def unpack_low(data: bytes, k: Array, itemsize: int) -> Array:
+    """The inverse of `pack_low`. Raises `ValueError` unless `data` has `low_size(k)` bytes."""
+    if len(data) != low_size(k):
+        raise ValueError("low bits of another length")
+    dtype = np.dtype(f"<u{itemsize}")
+    values: Array = np.zeros(len(k), dtype)
+    place = 0
+    for bits, count in _counts(k).items():
+        whole, rest = bits // 8, bits % 8
+        some: Array = np.zeros(count, dtype)
+        for plane in range(whole):
+            taken = np.frombuffer(data, "<u1", count, place).astype(dtype)
+            some |= taken << dtype.type(8 * plane)
+            place += count
+        if rest:
+            length = -(-count * rest // 8)
+            left = _unpack_rest(data[place : place + length], count, rest)
+            some |= left.astype(dtype) << dtype.type(8 * whole)
+            place += length
+        values[k == bits] = some
+    return values
+
+
+def pack_rice(gaps: Array, k: int) -> tuple[bytes, bytes]:
+    """`(unary quotients, remainders of k bits)`."""
+    quotients = (gaps >> gaps.dtype.type(k)).astype(np.int64)
+    unary = np.ones(int(quotients.sum()) + len(gaps), np.uint8)
+    unary[np.cumsum(quotients + 1) - 1] = 0
+    rest = (gaps & gaps.dtype.type((1 << k) - 1)).astype("<u2")
+    return np.packbits(unary).tobytes(), _pack_rest(rest, k)
+
+
+def unpack_rice(unary: bytes, rest: bytes, m: int, k: int) -> Array:
+    """`m` gaps, `<u4`. Raises `ValueError` for another number of quotients or remainders."""
+    if len(rest) != -(-m * k // 8):
+        raise ValueError("remainders of another length")
+    # What stands behind the last one is less than a byte of zeros.
+    ones = np.unpackbits(np.frombuffer(unary, np.uint8))
+    if not m <= len(ones) - np.count_nonzero(ones) < m + 8:
+        raise ValueError("another number of quotients")
+    ends = np.flatnonzero(ones == 0)
+    if 8 * len(unary) - (int(ends[m - 1]) + 1 if m else 0) >= 8:
+        raise ValueError("another number of quotients")
+    quotients = np.diff(ends[:m], prepend=-1) - 1
+    gaps = quotients << k
+    if k:
+        gaps |= _unpack_rest(rest, m, k)
+    return gaps.astype("<u4")
+
+
+def pack_indices(x: Array, bits: int) -> bytes:
+    """Numbers of 1, 2, 4 or 8 bits, first in the low bits."""
+    per = 8 // bits
+    padded = np.zeros(-(-len(x) // per) * per, np.uint8)
+    padded[: len(x)] = x
+    out = np.zeros(len(padded) // per, np.uint8)
+    for place in range(per):
+        out |= padded[place::per] << np.uint8(bits * place)
+    return out.tobytes()
+
+
+def unpack_indices(data: bytes, count: int, bits: int) -> Array:
+    """The inverse of `pack_indices`, `<u1`."""
+    if bits not in INDEX_BITS or len(data) != -(-count * bits // 8):
+        raise ValueError("indices of another length")
+    per = 8 // bits
+    packed = np.frombuffer(data, np.uint8)
+    out = np.empty((len(packed), per), "<u1")
+    for place in range(per):
+        out[:, place] = (packed >> np.uint8(bits * place)) & np.uint8((1 << bits) - 1)
+    return out.reshape(-1)[:count]
+
+
+def pack_pairs(z: Array) -> tuple[bytes, Array]:
+    """`(symbols min(z, 3) of two bits, the numbers of all symbols 3)`."""
+    symbols = np.minimum(z, z.dtype.type(3)).astype("<u1")
+    return pack_indices(symbols, 2), z[symbols == 3]
+
+
+def unpack_pairs(data: bytes, count: int) -> Array:
+    """The symbols, `<u1`."""
+    return unpack_indices(data, count, 2)
+
+
+def pack_flags(flags: Array | NDArray[np.bool_]) -> bytes:
+    """One bit each, first in the highest bit."""
+    return np.packbits(flags.astype(np.bool_)).tobytes()
+
+
+def unpack_flags(data: bytes, count: int) -> Array:
+    """The inverse of `pack_flags`: 0 or 1 each, `<u1`."""
+    if len(data) != -(-count // 8):
+        raise ValueError("flags of another length")
+    return np.unpackbits(np.frombuffer(data, np.uint8), count=count)
+
+
+def _counts(k: Array) -> dict[int, int]:
+    """How many elements have so many bits; without those that have none."""
+    found = (
+        (bits, int(np.count_nonzero(k == bits))) for bits in range(1, int(k.max(initial=0)) + 1)
+    )
+    return {bits: count for bits, count in found if count}
+
+
+def _pack_rest(values: Array, bits: int) -> bytes:
+    """Element by element, the lowest bit first, to whole bytes."""
+    matrix = np.empty((len(values), bits), np.uint8)
+    for place in range(bits):
+        matrix[:, place] = (values >> values.dtype.type(place)) & values.dtype.type(1)
+    return np.packbits(matrix.reshape(-1)).tobytes()
+
+
+def _unpack_rest(data: bytes, count: int, bits: int) -> Array:
+    matrix = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits).reshape(count, bits)
+    values = np.zeros(count, "<u2")
+    for place in range(bits):
+        values |= matrix[:, place].astype("<u2") << np.uint16(place)
+    return values
