@@ -122,20 +122,22 @@ class Forward:
         self._at = column.start
         self._held = b""
         self._left = column.count
+        # So many that even the longest are not more than a block.
+        self._most = BLOCK // (2 + MAX_NAME) if column.form == STRINGS else BLOCK_NUMBERS
 
     def take(self, count: int) -> Array:
         """The next `count` elements, of the column's element. Raises `ValueError` where the
         column is not what it is said to be."""
         parts = []
         while count:
-            some = min(count, BLOCK_NUMBERS)
+            some = min(count, self._most)
             parts.append(self._some(some))
             count -= some
         return np.concatenate(parts) if parts else np.zeros(0, ELEMENTS[self._column.element].dtype)
 
     def skip(self, count: int) -> None:
         while count:
-            some = min(count, BLOCK_NUMBERS)
+            some = min(count, self._most)
             self._some(some)
             count -= some
 
@@ -146,7 +148,7 @@ class Forward:
         ends = self._ends()
         while len(ends) < count:
             more = min(_CHUNK, column.end - self._at)
-            if not more:
+            if not more or len(self._held) > BLOCK + _CHUNK:
                 raise ValueError("the base has fewer elements")
             self._held += self._base.read(self._at, more)
             self._at += more

@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from edge_agent import fetch
+from edge_agent.decode import decode
 from edge_agent.transfer import NO_BUDGET
 from protocol import codec
 from protocol.errors import Unavailable
@@ -178,7 +179,6 @@ def test_with_only_bad_payloads_the_fetch_pauses_and_asks_for_nothing(update):
 
 def test_decoding_that_is_cut_short_is_tried_again_and_not_for_ever(update, monkeypatch):
     tries = []
-    decode = fetch.decode
 
     def dying(payload: Path, *rest: object, **more: object) -> None:
         if update.delta.payload in payload.name:
