@@ -1,22 +1,23 @@
 """Rows to counts over the reference profile's bins: the only form in which inputs are kept.
 
 Slots are those of `searchsorted(side="right")` on `[*edges, +inf, nan]`: below, inner bins, above,
-infinity and NaN have their own (research: drift, section 6). They are found by comparing all rows
-with one edge of every column at a time, which for so few edges costs a fifth of searching, and
-counted by one `bincount` for all columns.
+infinity and NaN have their own. A text comes as the code of its word, and has the slot of that
+number. Slots are found by comparing all rows with one edge of every column at a time, which for so
+few edges costs a fifth of searching, and counted by one `bincount` for all columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocol.histogram import CONFIDENCE_BINS, Counts
-from protocol.members import Contract, Feature
+from protocol.members import Contract, Feature, TensorSpec
 
 Array = NDArray[Any]
 Rows = NDArray[np.float32]
@@ -27,12 +28,14 @@ class FeatureFold:
 
     def __init__(self, features: Sequence[Feature]) -> None:
         # float32 like the rows: an edge between two float32 values would move whole columns.
-        most = max(len(feature.edges) for feature in features) + 1
+        reached = [_edges(feature) for feature in features]
+        most = max(len(edges) for edges in reached)
         self._edges = np.full((most, len(features), 1), np.nan, np.float32)
-        for column, feature in enumerate(features):
-            self._edges[: len(feature.edges) + 1, column, 0] = (*feature.edges, np.inf)
-        self._nan = np.array([[len(feature.edges) + 2] for feature in features], np.uint8)
-        sizes = [len(feature.counts) for feature in features]
+        for column, edges in enumerate(reached):
+            self._edges[: len(edges), column, 0] = edges
+        # The last slot is that of NaN, or of a text that is missing.
+        self._nan = np.array([[feature.slots - 1] for feature in features], np.uint8)
+        sizes = [feature.slots for feature in features]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
     def __call__(self, rows: Rows) -> NDArray[np.int64]:
@@ -56,11 +59,20 @@ class FeatureFold:
 
     @property
     def size(self) -> int:
+        """Slots of all features."""
         return int(self._starts[-1])
 
     def split(self, counts: NDArray[np.int64]) -> tuple[Counts, ...]:
         flat = counts.tolist()
         return tuple(tuple(flat[start:stop]) for start, stop in pairwise(self._starts.tolist()))
+
+
+def _edges(feature: Feature) -> tuple[float, ...]:
+    """What a value is compared with: one less than there are slots for numbers but NaN, or for
+    codes of words 0, 1, 2 ..."""
+    if feature.kind == "words":
+        return tuple(map(float, range(1, feature.slots)))
+    return (*feature.edges, inf)
 
 
 def feature_rows(first_input: Array, rows: int) -> Rows:
@@ -103,6 +115,14 @@ def answer_rows(contract: Contract, outputs: dict[str, Array], rows: int) -> Row
     return answers
 
 
+def score_rows(spec: TensorSpec, outputs: Mapping[str, Array], rows: int) -> Rows:
+    """[rows, 1]: the first column of an output; no row where it has none for each."""
+    values = outputs[spec.name]
+    if not values.size or values.size % rows:
+        return np.empty((0, 1), np.float32)
+    return feature_rows(values, rows)[:, :1]
+
+
 def has_confidence(contract: Contract) -> bool:
     return contract.output("probabilities") is not None
 
@@ -114,7 +134,12 @@ def counts_classes(contract: Contract) -> bool:
 
 def confidence_counts(answers: Rows) -> NDArray[np.int64]:
     """Counts of `answer_rows` in `CONFIDENCE_BINS` equal bins of [0, 1]; 1 is in the last."""
-    confidence = answers[:, 0].astype(np.float64)
+    return binned(answers[:, 0])
+
+
+def binned(confidence: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The same of confidences; what is NaN or below 0 is in no bin."""
+    confidence = confidence.astype(np.float64)
     bins = np.floor(confidence[confidence >= 0] * CONFIDENCE_BINS).astype(np.int64)
     return np.bincount(np.minimum(bins, CONFIDENCE_BINS - 1), minlength=CONFIDENCE_BINS)
 

@@ -55,6 +55,35 @@ def test_every_value_is_counted_in_the_slot_that_the_profile_defines(table):
         assert counts[column] == tuple(expected[slot] for slot in range(len(each) + 3))
 
 
+known = st.integers(0, 64).map(lambda count: tuple(f"word {n}" for n in range(count)))
+
+
+@given(st.data(), st.lists(st.one_of(known, edge_lists), min_size=1, max_size=4))
+def test_every_value_is_in_the_slot_the_profile_defines_for_words_among_numbers(data, kinds):
+    features = [
+        Feature("w", counts=(0,) * (len(kind) + 2), kind="words", words=kind)
+        if not kind or isinstance(kind[0], str)
+        else feature(kind)
+        for kind in kinds
+    ]
+    if any(len({e + 0.0 for e in each.edges}) < len(each.edges) for each in features):
+        return
+    values = [
+        st.integers(0, each.slots - 1).map(float) if each.kind == "words" else numbers
+        for each in features
+    ]
+    rows = data.draw(st.lists(st.tuples(*values), max_size=12))
+    fold = FeatureFold(features)
+    assert fold.size == sum(each.slots for each in features)
+    counts = fold.split(fold(np.array(rows, np.float32).reshape(len(rows), len(features))))
+    for column, each in enumerate(features):
+        expected = Counter(
+            int(row[column]) if each.kind == "words" else obvious_slot(each.edges, row[column])
+            for row in rows
+        )
+        assert counts[column] == tuple(expected[slot] for slot in range(each.slots))
+
+
 def test_below_inner_above_infinite_and_nan_have_slots_of_their_own():
     fold = FeatureFold([feature((0.0, 1.0, 2.0))])
     values = [-math.inf, -5, -0.0, 0.5, 1, 2, 3, math.inf, math.nan]

@@ -49,10 +49,13 @@ def never() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, MAX_ROWS), st.integers(0, 99)), max_size=20))
 @pytest.mark.parametrize("contract", [CONTRACT, FREE], ids=["row by row", "a free dimension"])
-def test_what_is_drained_is_what_was_pushed(contract, requests):
+@pytest.mark.parametrize("width", [None, 2], ids=["the first input", "columns made of inputs"])
+def test_what_is_drained_is_what_was_pushed(contract, width, requests):
     blocks: list[Block] = []
-    ring = Ring(contract, never, columns=True)
+    ring = Ring(contract, never, columns=True, width=width, score=True)
     answers = [answer(rows, seed) for rows, seed in requests]
+    if width is not None:
+        answers = [(first.astype(np.float32), outputs, s) for first, outputs, s in answers]
     for first, outputs, seconds in answers:
         ring.push(first, outputs, len(first), seconds)
         for array in (first, *outputs.values()):
@@ -72,8 +75,43 @@ def test_what_is_drained_is_what_was_pushed(contract, requests):
     assert block.columns is not None
     columns = np.concatenate([first for first, _, _ in wanted]).astype(np.float32)
     assert sorted(block.columns.tolist()) == sorted(columns.tolist())
+    assert block.scores is not None
+    scores = np.concatenate([outputs["score"][:, 0, 0] for _, outputs, _ in wanted])
+    assert _sorted(block.scores[:, 0]) == _sorted(scores.astype(np.float32))
     found = np.concatenate([answer_rows(contract, o, len(f)) for f, o, _ in wanted])
     assert sorted(block.answers.tolist()) == sorted(found.tolist())
+
+
+def _sorted(values: NDArray[np.float32]) -> list[str]:
+    """As text, for NaN to equal itself."""
+    return sorted(map(str, values.tolist()))
+
+
+@pytest.mark.parametrize(
+    "width, outside", [pytest.param(None, 2, id="first input"), pytest.param(1, 0, id="made of it")]
+)
+def test_the_range_of_the_contract_is_that_of_the_first_input_alone(width, outside):
+    spec = TensorSpec("x", "FP32", (-1, 1), minimum=0.0, maximum=1.0)
+    ring = Ring(Contract((spec,), CONTRACT.outputs[:1]), never, columns=True, width=width)
+    label = {"label": np.zeros(3, np.int64)}
+    ring.push(np.array([[0.5], [2], [np.nan]], np.float32), label, 3, 0.1)
+    block = ring.drain()
+    assert block is not None
+    assert (block.outside, block.scores) == (outside, None)
+
+
+def test_a_score_of_whole_numbers_is_kept_and_one_of_another_length_is_not():
+    contract = Contract(CONTRACT.inputs, (TensorSpec("score", "INT32", (-1,), role="score"),))
+    ring = Ring(contract, never, columns=True, score=True)
+    first = np.zeros((2, 2))
+    ring.push(first, {"score": np.array([3, 4], np.int32)}, 2, 0.1)
+    ring.push(first, {"score": np.array([5], np.int32)}, 2, 0.1)
+    ring.push(first[:1], {"score": np.array([6], np.int32)}, 1, 0.1)
+    block = ring.drain()
+    assert block is not None
+    assert block.scores is not None
+    assert (block.requests, block.rows) == (3, 5)
+    assert sorted(block.scores.tolist()) == [[3], [4], [6]]
 
 
 def test_it_says_when_enough_waits_and_when_a_request_is_large():
