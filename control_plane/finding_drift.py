@@ -42,6 +42,8 @@ CALM: Final = 5.0
 LATELY_SLOTS: Final = 72
 LATELY_WINDOWS: Final = 3
 """A device whose newest window is older than both reports nothing."""
+MOST_ASKED: Final = 200
+"""Devices that fired, and as many that did not, are compared with each other at one look."""
 MOST_AT_ONCE: Final = 24
 """Devices of a cohort whose detectors are run again for one finding. What happens to more of them
 is said by the test of the day."""
@@ -101,18 +103,22 @@ class Look:
         for device in list(fired):
             if self._outlying(group, device, few=few):
                 del fired[device]
+        apart = None if few else self._apart(group, fired, newest.keys())
+        psi = {device: self._day_psi(group, device, fired[device]) for device in fired}
         moved = {
             device
-            for device, streams in fired.items()
+            for device in fired
             if verdicts.of_device(
                 fired=True,
                 outlier=False,
-                peers=len(newest),
-                psi=self._day_psi(group, device, streams),
+                apart=None if apart is None else device in apart,
+                psi=psi[device],
                 cohort_called=False,
             )
         }
-        findings, spoken_for = self._together(group, newest.keys(), fired.keys(), moved, among)
+        least = verdicts.LEAST_PSI if few else verdicts.CLEAR_PSI
+        far = {device for device in fired if psi[device] > least}
+        findings, spoken_for = self._together(group, newest.keys(), fired.keys(), far, among)
         quiet: dict[str, int] = {}
         for device in new.keys() & newest.keys():
             known = self._alarms.get(device_key(group, device))
@@ -129,12 +135,12 @@ class Look:
         group: Group,
         reporting: Collection[DeviceId],
         fired: Collection[DeviceId],
-        moved: Collection[DeviceId],
+        far: Collection[DeviceId],
         among: Iterable[Cohort],
     ) -> tuple[list[Finding], set[DeviceId]]:
         """Cohorts whose devices fired together, and the devices that a cohort speaks for.
 
-        `moved`: those of `fired` that are far enough from the reference to be told of. Where peers
+        `far`: those of `fired` that are far enough from the reference to speak for it. Where peers
         can be compared, a device that fired with many others waits for them: first comes who is
         hit hardest, and all together are one fault.
         """
@@ -142,9 +148,9 @@ class Look:
         spoken_for: set[DeviceId] = set()
         for cohort in among:
             members = sorted(cohort.devices.intersection(reporting))
-            loud, far = ([d for d in members if d in of] for of in (fired, moved))
+            loud, clear = ([d for d in members if d in of] for of in (fired, far))
             said = verdicts.of_detectors(len(loud), len(members)) if len(loud) > 1 else None
-            enough = len(far) > 1 and verdicts.of_detectors(len(far), len(members)) is not None
+            enough = len(clear) > 1 and verdicts.of_detectors(len(clear), len(members)) is not None
             if cohort_key(group, cohort.name) in self._alarms:
                 spoken_for.update(loud)
             if said is None:
@@ -152,9 +158,9 @@ class Look:
             if enough and len(members) <= MOST_AT_ONCE:
                 told = self._moved_together(group, cohort, said, members)
                 findings.extend(told)
-                spoken_for.update(far if told else ())
+                spoken_for.update(clear if told else ())
             elif len(reporting) >= verdicts.COMPARABLE:
-                spoken_for.update(far)
+                spoken_for.update(loud)
         return findings, spoken_for
 
     # --- peers ----------------------------------------------------------------------------------
@@ -374,17 +380,31 @@ class Look:
         least = self._terms.ln_threshold - CALM
         return all(tenths / 10 < least for _, tenths in row.body.evidence)
 
-    def _day_psi(self, group: Group, device: DeviceId, streams: Iterable[int]) -> float:
-        """The largest of these streams, of the device's last windows against the reference.
+    def _apart(
+        self,
+        group: Group,
+        fired: Mapping[DeviceId, Collection[int]],
+        reporting: Collection[DeviceId],
+    ) -> frozenset[DeviceId]:
+        """Of the devices that fired those that differ from their peers in a stream that fired, by
+        their last windows together.
 
-        Evidence takes time to fall. So after an alarm of the device has ended, only what it has
-        counted since then says that there is still something.
+        At most `MOST_ASKED` of them are looked at, beside as many others: what befalls more is no
+        fault of one device.
         """
-        since_ms = self._ended.get(device_key(group, device), 0)
-        last = self._rows.lately(device, group.manifest, group.digest, LAST_WINDOWS)
-        rows = [row for row in last if row.t0_ms >= since_ms]
-        fitting = placed(self._whole_time(rows, devices=(device,)), group.profile, rows)
-        merged = by_device(group.profile, fitting).get(device, ())
+        asked = sorted(fired)[:MOST_ASKED]
+        others = sorted(set(reporting) - fired.keys())
+        pool = others[:: max(1, len(others) // MOST_ASKED)][:MOST_ASKED] if asked else []
+        tables = {device: self._lately(group, device) for device in (*asked, *pool)}
+        known = {device: table for device, table in tables.items() if table}
+        compared = peers.compare(streams_of(group.profile), known, self._terms.peer_p)
+        return frozenset(
+            peer.device for peer in compared.found if peer.index in fired.get(peer.device, ())
+        )
+
+    def _day_psi(self, group: Group, device: DeviceId, streams: Iterable[int]) -> float:
+        """The largest of these streams, of the device's last windows against the reference."""
+        merged = self._lately(group, device)
         known = streams_of(group.profile)
         return max(
             (
@@ -394,6 +414,18 @@ class Look:
             ),
             default=0.0,
         )
+
+    def _lately(self, group: Group, device: DeviceId) -> Table:
+        """What a device's last windows come to; () without any.
+
+        Evidence takes time to fall. So after an alarm of the device has ended, only what it has
+        counted since then says that there is still something.
+        """
+        since_ms = self._ended.get(device_key(group, device), 0)
+        last = self._rows.lately(device, group.manifest, group.digest, LAST_WINDOWS)
+        rows = [row for row in last if row.t0_ms >= since_ms]
+        fitting = placed(self._whole_time(rows, devices=(device,)), group.profile, rows)
+        return by_device(group.profile, fitting).get(device, ())
 
     def _tables_of_slot(self, group: Group, slot: int) -> dict[DeviceId, Table]:
         from_ms = slot * self._slot_ms

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr
+from scipy.special import gammaincc, stdtr
 
 from control_plane.drift.distance import corrected_psi
 from protocol.histogram import Counts
@@ -70,11 +70,17 @@ def table_of(feature: Feature, counts: Sequence[Counts]) -> Array:
 
 
 def shifts(feature: Feature, score: Score, table: Array) -> Array:
-    """Per device the mean score less the reference's. The reference's is of its counts as they
-    are: with half a row in each slot, rare slots would always seem to have become rarer."""
+    """Per device the mean score less the reference's.
+
+    The reference's is of its counts as they are: with half a row in each slot, rare slots would
+    always seem to have become rarer. But the range of N numbers leaves out 2 / (N + 1) of what they
+    are drawn from, on average; half a row in each of the four slots outside is just that.
+    """
     values = np.asarray(score.values)
     known = np.asarray(feature.counts, float)
     means: Array = table @ values / table.sum(axis=1)
+    if _of_range(feature, score):
+        return means - float(np.asarray(shares(feature)) @ values)
     return means - float(known @ values / known.sum())
 
 
@@ -124,7 +130,19 @@ def _tested(feature: Feature, score: Score, table: Array) -> tuple[float, float]
         return 1.0, mean
     # The reference's part of the error is known, not estimated from these few (Welch 1947).
     freedom = df * (whole / error) ** 2
-    return float(2 * stdtr(freedom, -abs(mean) / math.sqrt(whole))), mean
+    deviations = mean / math.sqrt(whole)
+    p = float(2 * stdtr(freedom, -abs(deviations)))
+    if deviations > 0 and _of_range(feature, score):
+        # What N rows leave out is about gamma distributed: with r of them outside, of shape r + 2.
+        # So is its sum with the devices' error, by its first three moments (Pearson's type III).
+        shape = whole**3 * sum(feature.counts) ** 4 / spread**2
+        p = max(p, float(2 * gammaincc(shape, shape + deviations * math.sqrt(shape))))
+    return p, mean
+
+
+def _of_range(feature: Feature, score: Score) -> bool:
+    """Whether the score says what is outside of a range that a sample happened to have."""
+    return feature.kind == "number" and score.name == "outside"
 
 
 def _nearer(first: float, second: float) -> float:

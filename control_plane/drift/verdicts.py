@@ -11,8 +11,9 @@ from control_plane.drift.words import Verdict
 COMPARABLE: Final = 12
 """From so many devices on, peers can say whether a device differs as all of them do."""
 LEAST_PSI: Final = 0.02
+"""So far a device has to be from its reference to be told of."""
 CLEAR_PSI: Final = 0.1
-"""Of a device that its peers resemble: it is told only if it is this far from the reference."""
+"""So far devices that their peers resemble have to be, to speak for their cohort at once."""
 
 _BY_DETECTORS: Final[tuple[tuple[int, float, Verdict], ...]] = (
     (3, 0.75, "cohort drifted"),
@@ -28,12 +29,14 @@ RESIDUAL: Final = "residual"
 
 
 def of_device(
-    *, fired: bool, outlier: bool, peers: int, psi: float, cohort_called: bool
+    *, fired: bool, outlier: bool, apart: bool | None, psi: float, cohort_called: bool
 ) -> Verdict | None:
     """What is told of a device, if anything.
 
     `fired`: a detector of it has reached the threshold. `outlier`: it stood out among its peers in
-    enough of the last slots. `peers`: devices it was compared with, itself included. `psi`: the
+    enough of the last slots. `apart`: its last windows together are unlike those of its peers;
+    None: there are too few to ask. Where there are, a device is told of only if it is: a detector
+    sees every lasting difference from the reference, and devices have such differences. `psi`: the
     largest bias-corrected one of its last day against the reference. A cohort that is called
     speaks for its devices.
     """
@@ -41,7 +44,7 @@ def of_device(
         return None
     if outlier:
         return "sensor broken"
-    if fired and psi > (LEAST_PSI if peers < COMPARABLE else CLEAR_PSI):
+    if fired and apart is not False and psi > LEAST_PSI:
         return "device drifted"
     return None
 

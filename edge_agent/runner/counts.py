@@ -205,8 +205,10 @@ class Tally:
         self._nonfinite += block.nonfinite
         self._outside += block.outside
         self._latency += block.latency
-        self._confidence += confidence_counts(block.answers)
-        self._classes += class_counts(block.answers, len(self._classes))
+        if has_confidence(self._contract):
+            self._confidence += confidence_counts(block.answers)
+        if counts_classes(self._contract):
+            self._classes += class_counts(block.answers, len(self._classes))
         if self._streams is not None and (watched := block.columns) is not None:
             if self._residuals is not None:
                 watched = self._residuals.behind(watched)

@@ -272,13 +272,16 @@ def alone(kind: Kind, fleets: int, rng: np.random.Generator) -> Alone:
             p = {peer.device: peer.p for peer in peers.compare([fleet.feature], given).found}
             for name in names:
                 hits[name].append(p.get(name, 1.0) < agreed.peer_p)
+        days = windows[:, -DAY:].sum(axis=1).tolist()
+        lately = {name: (tuple(day),) for name, day in zip(names, days, strict=True)}
+        unlike = peers.compare([fleet.feature], lately, agreed.peer_p).found
+        apart = {peer.device for peer in unlike}
         for number, name in enumerate(names):
-            day = windows[number, -DAY:].sum(axis=0).tolist()
             word = verdicts.of_device(
                 fired=bool(fired[number]),
                 outlier=peers.broken(hits[name]),
-                peers=kind.devices,
-                psi=corrected_psi(day, fleet.feature.counts),
+                apart=name in apart,
+                psi=corrected_psi(days[number], fleet.feature.counts),
                 cohort_called=False,
             )
             healthy = number >= kind.broken

@@ -59,11 +59,8 @@ class Mirror:
             raise ValueError(f"windows of fewer than {edetector.LEAST_ROWS} rows step nothing")
         known = ~np.isnan(self.vif)
         inflation = np.where(known, self.vif, 1.0)
-        power = np.where(
-            known,
-            1 / np.maximum(1, edetector.VIF_SAFETY * inflation),
-            edetector.BURN_IN_EXPONENT,
-        )
+        safety = np.where(inflation > edetector.VIF_NOTED, edetector.VIF_SAFETY, 1.0)
+        power = np.where(known, 1 / np.maximum(1, safety * inflation), edetector.BURN_IN_EXPONENT)
         self._t += 1
         gained = (counts[:, None].astype(float) @ self._gains)[:, 0] * power[:, None]
         with np.errstate(over="ignore"):

@@ -23,6 +23,8 @@ from protocol.edetector import (
     MOST_STREAMS,
     RULES,
     TILTS,
+    VIF_NOTED,
+    VIF_SAFETY,
     Bets,
     DetectorState,
     StreamState,
@@ -90,7 +92,7 @@ def plain(feature: Feature, windows: Sequence[Counts]) -> Iterator[float]:
             z.append((h @ c - n * means) / np.sqrt(n * ((h - means[:, None]) ** 2 @ p)))
         if len(z) == 60 or not len(h):
             inflation = float(np.var(z, axis=0, ddof=1).max()) if z else 1.0
-            power = 1 / max(1.0, 1.5 * inflation)
+            power = 1 / max(1.0, inflation * (1.5 if inflation > 1.35 else 1.0))
 
 
 def drawn(feature: Feature, windows: int, rows: int, seed: int) -> list[Counts]:
@@ -209,6 +211,32 @@ def test_a_moderate_shift_is_found_within_some_windows():
     assert np.median(delays) <= 6
 
 
+@pytest.mark.parametrize(
+    "vif, divisor",
+    [
+        pytest.param(0.7, 1.0, id="less than of independent rows"),
+        pytest.param(VIF_NOTED, VIF_NOTED, id="as chance may show"),
+        pytest.param(1.4, VIF_SAFETY * 1.4, id="more than chance shows"),
+        pytest.param(9.0, VIF_SAFETY * 9, id="much"),
+    ],
+)
+def test_only_inflation_that_is_told_from_chance_has_a_safety(vif, divisor):
+    assert exponent(StreamState(vif=vif)) == pytest.approx(1 / divisor)
+
+
+def test_independent_rows_hardly_ever_show_as_much_inflation_as_is_noted():
+    """Of one score, in windows of many rows: its variance over `BURN_IN` is a chi-square."""
+    by_chance = stats.chi2.sf((BURN_IN - 1) * VIF_NOTED, BURN_IN - 1)
+    assert by_chance < 0.05
+    bets, above = bets_of(NUMBER), 0
+    for seed in range(200):
+        vif = settled(bets, 500 + seed).streams[0].vif
+        assert vif is not None
+        above += vif > VIF_NOTED
+    # The larger of location and scale.
+    assert above <= stats.binom.isf(1e-3, 200, 2 * by_chance)
+
+
 def test_the_exponent_of_a_window_does_not_know_that_window():
     bets = bets_of(NUMBER)
     state = DetectorState()
@@ -255,7 +283,7 @@ def test_evidence_never_exceeds_its_cap_and_falls_again():
     bets = bets_of(NUMBER)
     state, ln_e = settled(bets), []
     stuck = tuple(50 * (k == 4) for k in range(12))
-    # The smallest tilts lose least per window: 50 rows take two or three days of hours.
+    # The smallest tilts lose least per window: 50 rows take one to three days of hours.
     for counts in (*[stuck] * 30, *drawn(NUMBER, 100, 50, 4)):
         stepped = step((bets,), state, (counts,))
         state = stepped.state
@@ -294,7 +322,7 @@ def test_a_damaged_state_is_refused(data):
 def test_a_state_of_other_rules_is_refused(monkeypatch):
     data = encode_state(settled(bets_of(NUMBER)))
     monkeypatch.setattr("protocol.edetector.RULES", RULES + 1)
-    with pytest.raises(ValueError, match="a state of rules 1; these are 2"):
+    with pytest.raises(ValueError, match=f"a state of rules {RULES}; these are {RULES + 1}"):
         decode_state(data)
 
 

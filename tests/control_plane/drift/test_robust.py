@@ -124,12 +124,51 @@ def test_reference_counts_that_are_few_widen_the_error():
 
 def test_a_slot_that_the_reference_never_had_does_not_seem_rarer():
     """With half a row in each slot, shares of the reference would all be a little too large."""
-    columns = [counted(row) for row in np.random.default_rng(9).uniform(-2, 2, size=(30, 5000))]
-    known = counted(np.random.default_rng(10).uniform(-2, 2, size=50))
-    feature = Feature("x", TEMPERATURE.edges, known)
-    assert known[0] == 0
-    outside = scores(feature)[2]
-    assert np.abs(robust.shifts(feature, outside, np.array(columns, float))).max() == 0
+    words = Feature("city", (), (30, 20, 0, 0), "words", ("a", "b"))
+    outside = scores(words)[-1]
+    assert robust.shifts(words, outside, np.array([(3000, 2000, 0, 0)] * 30, float)).max() == 0
+    # A range is expected to leave something out, but that it does not is no finding either.
+    number = Feature("x", (0.0, 1.0), (0, 50, 0, 0, 0))
+    assert asked([(0, 5000, 0, 0, 0)] * 30, number).p > 0.3
+
+
+def of_samples(days, rows, size, heard):
+    """References of `rows` numbers with their extremes and deciles as edges, and per day `size`
+    devices of `heard` rows of the same distribution: the reference's counts, and a table
+    [days, size, slots]. Ranks are uniform, whatever the distribution is."""
+    rng = np.random.default_rng(14)
+    sample = np.sort(rng.random((days, rows)), axis=1)
+    ranks = [0, *(rows * np.arange(1, 10) // 10)]
+    reached = np.concatenate([np.zeros((days, 1)), sample[:, ranks], sample[:, -1:]], axis=1)
+    shares = np.diff(reached, append=1.0, axis=1)
+    known = (0, *map(int, np.diff([*ranks, rows])), 0, 0, 0)
+    tables = rng.multinomial(heard, shares[:, None], (days, size))
+    return known, np.concatenate([tables, np.zeros((days, size, 2), int)], axis=2)
+
+
+def test_a_range_that_a_sample_happened_to_have_calls_no_day():
+    """At the level of a day, 6.8e-4: twenty times as many were beyond it when the range passed for
+    that of the distribution."""
+    days, level = 1000, 6.8e-4
+    known, tables = of_samples(days, 5000, 100, 1200)
+    feature = Feature("x", tuple(map(float, range(11))), known)
+    found = [asked(list(map(tuple, table.tolist())), feature) for table in tables]
+    assert sum(each.p < level for each in found) <= stats.binom.isf(1e-3, days, level)
+    # A hundredth of the rows outside is seen, though.
+    moved = tables.copy()
+    moved[:3, :, -2], moved[:3, :, 5] = 12, moved[:3, :, 5] - 12
+    for table in moved[:3]:
+        called = asked(list(map(tuple, table.tolist())), feature)
+        assert (called.score, called.p < 1e-9) == ("outside", True)
+
+
+def test_p_of_what_is_outside_is_that_of_a_range_where_devices_are_many():
+    """Then nothing but the reference is uncertain: p is twice the chance of a gamma variable."""
+    number = Feature("x", tuple(map(float, range(11))), (0, *(500,) * 10, 0, 0, 0))
+    for beyond in (6, 10, 14):
+        columns = [(0, *(1_000_000 - 200 * beyond,) * 10, 2000 * beyond, 0, 0)] * 100
+        p = asked(columns, number).p / len(scores(number))
+        assert p == pytest.approx(2 * stats.gamma.sf(beyond, 2), rel=0.05)
 
 
 def test_a_rare_slot_does_not_seem_rarer_over_many_devices():

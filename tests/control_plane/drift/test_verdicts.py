@@ -10,24 +10,23 @@ DIGEST = digest_of(b"any")
 
 
 @pytest.mark.parametrize(
-    "fired, outlier, peers, psi, cohort_called, said",
+    "fired, outlier, apart, psi, cohort_called, said",
     [
-        (False, False, 61, 0.9, False, None),
-        (False, True, 61, 0.0, False, "sensor broken"),
-        (True, True, 61, 0.0, False, "sensor broken"),
-        (True, False, 61, 0.09, False, None),
-        (True, False, 61, 0.11, False, "device drifted"),
-        (True, False, 12, 0.09, False, None),
-        (True, False, 11, 0.09, False, "device drifted"),
-        (True, False, 11, 0.02, False, None),
-        (True, False, 0, 0.03, False, "device drifted"),
-        (True, True, 61, 0.9, True, None),
-        (True, False, 0, 0.9, True, None),
+        (False, False, True, 0.9, False, None),
+        (False, True, True, 0.0, False, "sensor broken"),
+        (True, True, False, 0.0, False, "sensor broken"),
+        (True, False, False, 0.9, False, None),
+        (True, False, True, 0.02, False, None),
+        (True, False, True, 0.03, False, "device drifted"),
+        (True, False, None, 0.02, False, None),
+        (True, False, None, 0.03, False, "device drifted"),
+        (True, True, True, 0.9, True, None),
+        (True, False, None, 0.9, True, None),
     ],
 )
-def test_what_is_said_of_a_device(fired, outlier, peers, psi, cohort_called, said):
+def test_what_is_said_of_a_device(fired, outlier, apart, psi, cohort_called, said):
     found = verdicts.of_device(
-        fired=fired, outlier=outlier, peers=peers, psi=psi, cohort_called=cohort_called
+        fired=fired, outlier=outlier, apart=apart, psi=psi, cohort_called=cohort_called
     )
     assert found == said
 
