@@ -3,7 +3,7 @@
 Slots are those of `searchsorted(side="right")` on `[*edges, +inf, nan]`: below, inner bins, above,
 infinity and NaN have their own. A text comes as the code of its word, and has the slot of that
 number. How many values reach each edge says how many lie between two: a comparison with every
-edge, for so few of them, costs a tenth of searching, and no value needs its slot written down.
+edge, for so few of them, costs a fraction of searching, and no value needs its slot written down.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class FeatureFold:
                 np.greater_equal(columns, edges, out=block[..., :rows])
             np.add.reduce(block.view(np.uint64), axis=2, out=lanes[start : start + at_once])
         by_lane = lanes.view(np.uint8).reshape(*lanes.shape, _LANES)
-        return np.add.reduce(by_lane, axis=2, dtype=np.int64)
+        counts: NDArray[np.int64] = np.add.reduce(by_lane, axis=2, dtype=np.int64)
+        return counts
 
     @property
     def size(self) -> int:

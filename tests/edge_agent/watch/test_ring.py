@@ -94,7 +94,7 @@ def test_what_takes_the_shortcut_is_drained_with_the_rest():
     ring = Ring(contract, never, columns=True)
     assert ring.shortcut is not None
     p = np.array([[0.1, 0.2, 0.7]], np.float32)
-    outputs = {"label": np.zeros(1, np.int64), "p": p}
+    outputs: Outputs = {"label": np.zeros(1, np.int64), "p": p}
     ring.push(np.array([[1, 1]], np.float32), outputs, 1, 0.1)
     bad = np.array([[2, 2]], np.float32).tobytes() + (p * np.inf).tobytes()
     assert len(bad) == ring.shortcut.row_bytes
