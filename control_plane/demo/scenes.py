@@ -75,7 +75,7 @@ def better_model(
 
     shown = stage.follow(rollout, ROLLOUT_S, ended)
     with contextlib.suppress(Failed):  # the numbers say it better than the wait's end
-        wait_until(lambda: _answered(stage, "v2") >= ENOUGH, "enough rows are answered", 90)
+        wait_until(lambda: _answers_of(stage, "v2") >= ENOUGH, "enough rows are answered", 90)
     stage.expect(2, "rollout", "completed", shown["status"])
     stage.expect(2, "answers compared before it served", "yes", "yes" if told else "no")
     before, after = _mean_accuracy(stage, "v1"), _mean_accuracy(stage, "v2")
@@ -323,11 +323,11 @@ def _accuracy(stage: Stage, version: str) -> None:
 
 def _mean_accuracy(stage: Stage, version: str) -> float:
     tallies = [d.application.tally for d in stage.devices if d.application is not None]
-    asked = _answered(stage, version)
+    asked = _answers_of(stage, version)
     return sum(tally.right[version] for tally in tallies) / max(asked, 1)
 
 
-def _answered(stage: Stage, version: str) -> int:
+def _answers_of(stage: Stage, version: str) -> int:
     tallies = [d.application.tally for d in stage.devices if d.application is not None]
     return sum(tally.by_version[version] for tally in tallies)
 
