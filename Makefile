@@ -8,7 +8,7 @@ BROKER = OUTRIDER_MOSQUITTO="$$(scripts/find-mosquitto)" && export OUTRIDER_MOSQ
 WORKERS = $$(($$(nproc) + 1))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e crash-matrix soak simulate outage lint docs bench conformance clean
+.PHONY: help demo test properties e2e crash-matrix soak simulate outage lint docs bench conformance clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -21,6 +21,9 @@ test: lint ## lint, then all tests but whole fleets
 
 e2e: $(READY) ## whole fleets: the demo's scenes one by one, kills, hostile messages, the tutorial
 	@$(BROKER) && $(BIN)/pytest -q tests/e2e
+
+properties: $(READY) ## property tests with examples that nobody has seen; options: ARGS="-k waves"
+	@$(BROKER) && OUTRIDER_EXAMPLES=others $(BIN)/pytest -q -n $(WORKERS) -m hypothesis --ignore=tests/e2e $(ARGS)
 
 crash-matrix: $(READY) ## every operation of an update, interrupted in every way; options: ARGS="--minutes 10"
 	@$(BROKER) && $(BIN)/python -m tests.faults.run $(ARGS)

@@ -61,7 +61,7 @@ def test_the_thresholds_of_the_page_follow_from_its_budget(row):
         ("the groups explain 85 %", heterogeneity.MOST_WITHIN == 0.15),
         ("lie .4 standard\ndeviations apart", heterogeneity.LEAST_GAP == 0.4),
         ("needs a PSI above .02", verdicts.LEAST_PSI == 0.02),
-        ("its PSI is above .1", verdicts.CLEAR_PSI == 0.1),
+        ("its PSI is above .02", verdicts.LEAST_PSI == 0.02),
         ("Never below 5.", budget.LEAST_LN == 5),
         ("at most 1e-4", budget.MOST_PEER_P == 1e-4),
         ("at most .05", budget.MOST_COHORT_Q == 0.05),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from control_plane.rollout.sizes import Holdback, WaveSpec, default_waves
+from control_plane.rollout.sizes import Holdback, WaveSpec
 from control_plane.rollout.spec import RolloutSpec
 from control_plane.rollout.waves import (
     Target,
@@ -32,7 +32,6 @@ from protocol.plan import Rollout
 SALT = "00112233445566778899aabbccddeeff"
 ALL = WaveSpec(percent=100)
 SPEC = RolloutSpec("digits", "v2")
-DAY_S = 86_400
 
 
 def targets(sites: dict[str, int], label: str = "site") -> list[Target]:
@@ -346,55 +345,7 @@ def test_who_is_in_stays_in_and_budgets_are_never_exceeded(
         assert said == first
 
 
-# --- default waves --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "fleet, expected",
-    [
-        (1, [None]),
-        (2, [1, None]),
-        (4, [1, None]),
-        (5, [1, 3, None]),
-        (8, [1, 3, 4, None]),
-        (20, [1, 3, 10, None]),
-        (21, [3, 6, 11, 20, None]),
-        (300, [30, 75, 150, 285, None]),
-        (1_000, [100, 250, 500, 950, None]),
-        (1_001, [30, 300, 501, 951, None]),
-        (10_000, [30, 300, 1_000, 5_000, 9_500, None]),
-        (1_000_000, [30, 10_000, 100_000, 500_000, 950_000, None]),
-    ],
-)
-def test_default_waves_suit_the_size_of_the_fleet(fleet, expected):
-    waves = default_waves(fleet)
-    assert [wave.devices for wave in waves] == expected
-    assert waves[-1].everyone
-
-
-def test_in_a_small_fleet_a_person_lets_every_step_begin():
-    assert [wave.approve for wave in default_waves(8)] == [False, True, True, True]
-    assert not any(wave.approve for size in (1, 4, 21, 5_000) for wave in default_waves(size))
-
-
-def test_soaks_are_whole_days_and_longest_while_devices_are_left_to_compare_with():
-    assert {wave.soak_s for size in (3, 12, 500) for wave in default_waves(size)} == {DAY_S}
-    assert [wave.soak_s for wave in default_waves(5_000)] == [
-        DAY_S, DAY_S, DAY_S, DAY_S, 3 * DAY_S, DAY_S,
-    ]  # fmt: skip
-    # With a control cohort that is held back, it is the last wave itself.
-    assert [wave.soak_s for wave in default_waves(5_000, held=250)] == [
-        DAY_S, DAY_S, DAY_S, DAY_S, 3 * DAY_S,
-    ]  # fmt: skip
-
-
-@given(st.integers(1, 100_000), st.integers(0, 500))
-def test_default_waves_grow_and_end_with_everyone(fleet, held):
-    held = min(held, fleet - 1)
-    *sized, last = default_waves(fleet, held)
-    counts = [wave.devices for wave in sized]
-    assert last.everyone
-    assert all(earlier < later for earlier, later in pairwise([0, *counts, fleet - held]))
+# --- what the spec leaves open --------------------------------------------------------------------
 
 
 def test_waves_of_the_spec_win_over_the_default_ones():

@@ -172,7 +172,7 @@ class Checks:
         active = [each for each in rollouts if not each.ended and each.wave]
         for device in self._heard():
             choice = device.resolved(self.fleet.world.approvals, frozenset(), self.fleet.now_ms)
-            waits = device.phase == "standby"
+            waits = choice is None or device.phase == "standby" or device.blocked(choice)
             if choice is not None and choice.digest != device.serving and not waits:
                 self.say("settled", f"{device.id} heads for {choice} and serves {device.serving}")
             row = self.fleet.store.devices.need(device.id)
@@ -196,11 +196,14 @@ class Checks:
                 continue
             if any(each.candidate == rollout.candidate for each in rollouts if each != rollout):
                 continue
-            # Beside which a shadow runs is what a device ran as it was asked.
+            # Beside which a shadow runs is what a device ran as it was asked; and who gave up what
+            # is stable now stays with what it has.
             serving = {
                 d.id
                 for d in self._heard()
-                if d.serving == rollout.candidate and d.phase != "standby"
+                if d.serving == rollout.candidate
+                and d.phase != "standby"
+                and not stable & d.notes.keys()
             }
             keeps = any(each.kept for each in rollouts)
             if not keeps and serving - pinned:

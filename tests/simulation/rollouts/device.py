@@ -133,6 +133,11 @@ class Device:
         )
         return resolve(self.plan, self.document, approvals, denied, local, MODEL).choice
 
+    def blocked(self, choice: Candidate) -> bool:
+        """A rollout's new attempt lifts what it gave up; a pin to the same version does not."""
+        note = self.notes.get(choice.digest)
+        return note is not None and note.definite and choice.attempt <= note.attempt
+
     def _held(self) -> frozenset[Digest]:
         """What it gave up for good, unless a later attempt of a rollout lifts that."""
         asked: dict[Digest, int] = {}
@@ -154,6 +159,10 @@ class Device:
         self.choice = choice
         if choice is None:
             self._rest()
+            return
+        if self.blocked(choice):
+            self._rest()
+            self.target = choice.digest
             return
         if choice.digest == self.target and self.phase in BEGUN:
             return
