@@ -50,9 +50,9 @@ docs: $(READY) ## write the pages of docs/reference that are made from the code
 	@$(BIN)/python scripts/reference.py
 
 bench: $(READY) ## one measurement: make bench NAME=fanout
-	@test -f "tests/bench/$(NAME).py" || { echo "make bench NAME=x, where x is one of:" \
+	@test -f "tests/bench/$(subst -,_,$(NAME)).py" || { echo "make bench NAME=x, where x is one of:" \
 	    $$(cd tests/bench 2>/dev/null && ls *.py | sed 's/\.py$$//'); exit 2; }
-	@$(BROKER) && $(BIN)/python "tests/bench/$(NAME).py" $(ARGS)
+	@$(BROKER) && $(BIN)/python "tests/bench/$(subst -,_,$(NAME)).py" $(ARGS)
 
 conformance: $(READY) ## the public TUF conformance suite: make conformance SUITE=path
 	@PYTHON=$(BIN)/python scripts/tuf-conformance "$(or $(SUITE),$(TUF_CONFORMANCE))" $(ARGS)

@@ -19,12 +19,11 @@ from control_plane.ingest import checked
 from control_plane.store import Store
 from control_plane.unpack import unpack
 from protocol import records_file
-from protocol.codec import decode_up
+from protocol.batch import read_upload
 from protocol.errors import InvalidRequest, PeerError, TrustError
 from protocol.identifiers import DeviceId, FleetName, split_device_id
 from protocol.records_file import Opened
 from protocol.reported import ReportedState
-from protocol.telemetry import Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def take(store: Store, authority: Authority, data: bytes, now_ms: int, who: str)
 
 def _store(store: Store, device: DeviceId, batch: bytes, now_ms: int) -> dict[str, int]:
     try:
-        upload = decode_up(batch, Upload, unpack)
+        upload = read_upload(batch, unpack)
         found = [checked(record) for record in upload.x]
     except PeerError as error:
         raise InvalidRequest("OUT-D505", error.why) from error

@@ -15,7 +15,15 @@ from typing import Final
 
 from control_plane.store.records import Records
 from control_plane.unpack import unpack
-from protocol.codec import MAX_DOWN, decode_up, encode
+from protocol.batch import read_upload
+from protocol.codec import (
+    CODEC_BINARY,
+    CODEC_JSON,
+    CODEC_ZSTD_JSON,
+    MAX_DOWN,
+    decode_up,
+    encode,
+)
 from protocol.errors import PeerError, Unavailable
 from protocol.identifiers import DeviceId, digest_hex
 from protocol.reported import ReportedState
@@ -43,6 +51,8 @@ _MOST_PER_WINDOW: Final = 10**10
 _MOST_EVENT_CODES: Final = 64
 _EVENT_CODE_LENGTH: Final = 64
 _GENERATION_BITS: Final = 53
+CODECS: Final = (CODEC_JSON, CODEC_ZSTD_JSON, CODEC_BINARY)
+"""What devices may send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,7 @@ class Ingest:
         self._now_ms = now_ms
         self._wait_s = wait_s
         generation = (rng or random.SystemRandom()).getrandbits(_GENERATION_BITS)
-        self._hello = Hello(generation, spread_s)
+        self._hello = Hello(generation, spread_s, CODECS)
         self.refused: Counter[str] = Counter()
         """Messages by problem code since the start."""
 
@@ -115,7 +125,7 @@ class Ingest:
             device, kind = self._sender(topic)
             if kind == "want":
                 return self._want(device, decode_up(data, Want, unpack))
-            return self._upload(device, decode_up(data, Upload, unpack))
+            return self._upload(device, read_upload(data, unpack))
         except PeerError as error:
             self.refused[error.code] += 1
             return Answer(problem=error.code, why=error.why)
@@ -184,6 +194,8 @@ def checked(record: Record) -> tuple[Record, str, Body]:
             raise PeerError("OUT-N210", str(error)) from error
         if record.s.split("/")[1:] != ids:
             raise PeerError("OUT-N210", f"{record.s}: the body is of another model or profile")
+    if isinstance(body, InferenceWindow) and not _labels_agree(body):
+        raise PeerError("OUT-N210", f"{record.s}: more right, or in bins, than labels came")
     try:
         return record, encode(body).decode(), body
     except (ValueError, OverflowError, RecursionError) as error:
@@ -204,6 +216,12 @@ def _counted(body: Body) -> int:
             return sum(body.counts.values())
         case ReportedState():
             return 1
+
+
+def _labels_agree(body: InferenceWindow) -> bool:
+    """Bins may hold less than the totals: of some labels the confidence is not known."""
+    binned, right = sum(body.labelled_bins), sum(body.correct_bins)
+    return right <= body.correct <= body.labelled and right <= binned <= body.labelled
 
 
 def _epoch(value: int) -> None:

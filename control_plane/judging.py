@@ -42,6 +42,7 @@ from control_plane.store import Store
 from control_plane.store.bets import REHEARSAL, Judged, Pending
 from control_plane.store.evidence import BegunWave
 from control_plane.store.rollouts import Rollout
+from control_plane.watched_fleet import ProfileOf
 from protocol.identifiers import DeviceId
 
 MOST: Final = 100
@@ -65,8 +66,10 @@ _UNITY: Final = 1.0
 class Judge:
     """`round` again and again, from one thread; `evidence` whenever it is asked for."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, profile_of: ProfileOf = lambda _: None) -> None:
+        """`profile_of`: references, for rollouts whose gates look at drift."""
         self._store = store
+        self._profile_of = profile_of
         self._looked: dict[tuple[str, Side], str] = {}
         """Where to go on looking for clocks. Only so that rounds are short: it may be lost."""
         self._ticks: dict[tuple[str, int], tuple[Tick, ...]] = {}
@@ -205,13 +208,16 @@ class Judge:
 
     def _rehearse(self, rollout: Rollout, timing: Timing, limit: int) -> None:
         judged = []
-        windows = Windows(self._store, rollout, timing)
+        windows = Windows(self._store, rollout, timing, self._profile_of)
         for pending in self._store.bets.due(rollout.id, limit, rehearsal=True):
             seen = windows.seen(pending, None)
             exposure_s = pending.exposure_ms / 1000
-            series = score.series_of(rollout.spec.gates, [exposure_s], seen.classes, _UNITY)
+            series = score.series_of(
+                rollout.spec.gates, [exposure_s], seen.classes, _UNITY, labelled=True
+            )
             changes = score.changes(series, seen.after, seen.before)
-            body = Rehearsed(changes, seen.classes, seen.after.confidence)
+            labelled = bool(seen.after.labelled or seen.before.labelled)
+            body = Rehearsed(changes, seen.classes, seen.after.confidence, labelled)
             judged.append(Judged(pending, 0, body))
         self._store.bets.judge(rollout.id, judged)
 
@@ -223,7 +229,10 @@ class Judge:
         spec = rollout.spec
         found = scatter(rehearsed)
         exposures_s = [each / 1000 for each in timing.exposures_ms]
-        series = score.series_of(spec.gates, exposures_s, found.classes, found.row_sd)
+        labelled = any(each.labelled for each in rehearsed)
+        series = score.series_of(
+            spec.gates, exposures_s, found.classes, found.row_sd, labelled=labelled
+        )
         counts = self._store.rollouts.members.counts(rollout.id)
         terms = Terms(
             GATE,
@@ -313,7 +322,7 @@ class Judge:
         due = self._store.bets.due(rollout.id, limit, before_ms=now_ms)
         if not due:
             return
-        windows = Windows(self._store, rollout, timing)
+        windows = Windows(self._store, rollout, timing, self._profile_of)
         waves = self._store.evidence.waves(rollout.id)
         classes = self._store.bets.classes(rollout.id)
         judged, later = [], []

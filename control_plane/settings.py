@@ -32,9 +32,32 @@ class Intervals:
     fleet takes a second, and another one for every 50 devices."""
     reseed: float = 600.0
     """The retained messages are compared with what should be retained this often."""
+    drift: float = 60.0
+    """New windows are looked at for drift this often."""
+    drift_slot: float = 3600.0
+    """Devices are compared with each other by what they counted in such a span."""
+    drift_day: float = 86_400.0
+    """Cohorts are judged once per such a span, with all of its windows merged."""
+    notices: float = 5.0
+    """Due notices of alarms are sent this often."""
+    debounce: float = 600.0
+    """An alarm that is over before so long is told to nobody."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.drift_slot <= self.drift_day:
+            raise ValueError("drift_slot is above 0, and drift_day is no shorter")
 
 
-DEVELOPMENT: Final = Intervals(tick=0.5, hello_spread=1.0, reseed=60.0)
+DEVELOPMENT: Final = Intervals(
+    tick=0.5,
+    hello_spread=1.0,
+    reseed=60.0,
+    drift=2.0,
+    drift_slot=20.0,
+    drift_day=120.0,
+    notices=1.0,
+    debounce=2.0,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +77,10 @@ class Settings:
     """A folder that gets copies of what a broker reads, where it cannot read `ca`."""
     broker_reload: tuple[str, ...] = ()
     """Command that has a broker read its files again, for `serve`; `up` tells its own broker."""
+    alarm_command: tuple[str, ...] = ()
+    """Command that gets every notice of an alarm as a CloudEvent on its standard input."""
+    webhook_private: bool = False
+    """Whether webhooks may also lie at private addresses, or on this machine."""
     intervals: Intervals = Intervals()
 
     def __post_init__(self) -> None:
@@ -94,6 +121,11 @@ class Settings:
     def payloads(self) -> Path:
         """Encoded files."""
         return self.home / "payloads"
+
+    @property
+    def webhooks(self) -> Path:
+        """Secrets that notices are signed with."""
+        return self.home / "webhooks"
 
     @property
     def broker(self) -> Path:

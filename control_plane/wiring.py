@@ -24,6 +24,7 @@ from control_plane.judging import Judge
 from control_plane.link import Delivery, Link
 from control_plane.loops import Loop
 from control_plane.mosquitto import control_identity
+from control_plane.notifying import Notifier
 from control_plane.offers import Offers
 from control_plane.publisher import Publisher
 from control_plane.receiving import Receiving
@@ -35,11 +36,14 @@ from control_plane.signing.repository import Repository
 from control_plane.store import Store
 from control_plane.ticker import Ticker
 from control_plane.upkeep import Upkeep, reload_by
+from control_plane.watched_fleet import Profiles
+from control_plane.watching import Watch
 from control_plane.web.app import create_app
 from control_plane.web.attempts import Attempts
 from control_plane.web.bundles import incoming
 from control_plane.web.parts import PartHealth, Parts
 from control_plane.web.work import Work
+from control_plane.webhooks import Secrets, Sender
 from protocol.enrolment import Broker
 from protocol.errors import Failed, TrustError, Unavailable
 from protocol.identifiers import DeviceId, digest_of
@@ -102,6 +106,7 @@ class ControlPlane:
             spread_s=self._spread_s(),
         )
         self.receiving = Receiving(self.ingest, self.link.publish)
+        self.profiles = Profiles(self.blobs.read)
         self.ticker = Ticker(
             of.fleet,
             self.store,
@@ -116,7 +121,7 @@ class ControlPlane:
                 encode=encode.encode,
                 reopen=encode.reopen,
             ),
-            Judge(self.store),
+            Judge(self.store, self.profiles),
             listening_since_ms=lambda: self._listening_since_ms,
         )
         self.loop = Loop("ticker", self._tick, of.intervals.tick)
@@ -135,6 +140,23 @@ class ControlPlane:
         self.upkeep_loop = Loop("upkeep", self.upkeep.step, UPKEEP_S)
         self.audit_check = AuditCheck(self.store.audit, self.repository.approvals)
         self.audit_loop = Loop("audit check", self.audit_check.step, INTERVAL_S)
+        self.watch = Watch(
+            self.store,
+            self.profiles,
+            now_ms,
+            slot_s=of.intervals.drift_slot,
+            day_s=of.intervals.drift_day,
+        )
+        self.watch_loop = Loop("drift", self.watch.step, of.intervals.drift)
+        self.notifier = Notifier(
+            of.fleet,
+            self.store,
+            Sender(Secrets(of.webhooks), private=of.webhook_private),
+            now_ms,
+            debounce_s=of.intervals.debounce,
+            command=of.alarm_command,
+        )
+        self.notices_loop = Loop("notices", self.notifier.step, of.intervals.notices)
         self.attempts = Attempts()
         self._admit_local()
         self._listening_since_ms: int | None = None
@@ -173,17 +195,21 @@ class ControlPlane:
         self.receiving.start()
         self.link.start()
         self.loop.start()
-        self.upkeep_loop.start()
-        self.audit_loop.start()
+        for loop in self._beside():
+            loop.start()
 
     def stop(self) -> None:
         self.work.stop()
-        self.upkeep_loop.stop()
-        self.audit_loop.stop()
+        for loop in self._beside():
+            loop.stop()
         self.loop.stop()
         self.link.stop()
         self.receiving.stop()
         self.store.close()
+
+    def _beside(self) -> tuple[Loop, ...]:
+        """What goes on beside the ticker."""
+        return self.upkeep_loop, self.audit_loop, self.watch_loop, self.notices_loop
 
     def health(self) -> dict[str, PartHealth]:
         """By part. Everything is judged without waiting for anything."""
@@ -203,6 +229,8 @@ class ControlPlane:
             "identity": self._identity(),
             "trust": self._trust(),
             "audit": self._audit(),
+            "drift": _working(self.watch_loop, self.watch.detail),
+            "notices": _working(self.notices_loop, self.notifier.detail),
         }
 
     def _identity(self) -> PartHealth:
@@ -328,6 +356,10 @@ class ControlPlane:
     def _newest_root(self) -> bytes:
         roots = self.repository.roots()
         return roots[max(roots)]
+
+
+def _working(loop: Loop, detail: str) -> PartHealth:
+    return PartHealth(loop.alive and loop.problem is None, loop.problem or detail)
 
 
 def _bracketed(host: str) -> str:

@@ -22,25 +22,28 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_agent import baseline, outgoing, quota
+from edge_agent.detection import DRIFTED, Detection
 from edge_agent.outbox_file import OutboxFile
 from edge_agent.outgoing import Held, RowKey
 from edge_agent.quota import Room
 from edge_agent.windows import ModelCounts, OpenWindow, TakenCounts, bodies_of
 from protocol.codec import MAX_UP_UNPACKED, decode, encode, to_wire
+from protocol.edetector import DEFAULT_THRESHOLD
 from protocol.errors import Unavailable
 from protocol.identifiers import Digest, ModelName, digest_hex
-from protocol.reported import BufferState, Outcome, ReportedState
+from protocol.members import Profile
+from protocol.reported import BufferState, DriftState, Outcome, ReportedState
 from protocol.telemetry import (
     EVENT_STREAM,
     FINAL,
-    PRIVATE_BELOW,
     STATE_STREAM,
     Body,
+    DriftWindow,
     EventWindow,
     InferenceWindow,
     Record,
     StreamAck,
-    without_histograms,
+    private,
 )
 
 _EPOCH_BITS: Final = 53
@@ -55,6 +58,9 @@ class Outbox:
 
     They raise `Unavailable` OUT-D501 (full) or OUT-D502 (the storage); nothing has happened then,
     and the call can be repeated. `rng` needs real randomness: epochs must not repeat.
+
+    `window_s` and `min_window_n` say how long windows stay open, unless `signed_windows`: then
+    each profile says it of its own. `profile_of` gives the profile of a variant that is installed.
     """
 
     def __init__(
@@ -66,8 +72,14 @@ class Outbox:
         window_s: float = 3600.0,
         min_window_n: int = 50,
         synchronous: str = "FULL",
+        profile_of: Callable[[Digest], Profile | None] = lambda _: None,
+        signed_windows: bool = False,
     ) -> None:
         self._rng = rng or random.SystemRandom()
+        self._signed_windows = signed_windows
+        self._detection = Detection(profile_of)
+        self.ln_threshold = DEFAULT_THRESHOLD
+        """Evidence of drift, ln e, from which this device says so."""
         self._window_s = window_s
         self._min_window_n = min_window_n
         self._epoch: int | None = None
@@ -119,9 +131,7 @@ class Outbox:
         """Close the windows that are old enough and hold enough answers; and keep to the quota, a
         piece at a time."""
         self._make_room()
-        self._close(
-            [w for w in self._open.values() if w.due(now_s, self._window_s, self._min_window_n)]
-        )
+        self._close([window for window in self._open.values() if window.due(now_s)])
 
     def close_unserved(self, manifests: Collection[Digest]) -> None:
         """Close the windows of variants that no runner holds any more: after a model switch."""
@@ -136,6 +146,13 @@ class Outbox:
         """What the bundle did in its last 48 closed windows and the open one; None if nothing."""
         with self._file.reading() as db:
             return baseline.total(db, model, digest)
+
+    def drift(self, manifest: Digest) -> DriftState | None:
+        """What this variant's detectors of drift say; None before its first closed window, or
+        while the storage fails."""
+        with contextlib.suppress(Unavailable), self._file.reading() as db:
+            return self._detection.state(db, manifest, self.ln_threshold)
+        return None
 
     @property
     def answers(self) -> int:
@@ -278,7 +295,7 @@ class Outbox:
         self._epoch = None
         self._next = {}
         self._open = {}
-        quota.thin_small(db, PRIVATE_BELOW)
+        quota.keep_private(db)
         self._changed()
 
     def _live(self) -> int:
@@ -301,7 +318,18 @@ class Outbox:
         for stream, body in bodies_of(counts):
             before = changed.get(stream) or self._open.get(stream)
             if before is None:
-                window = OpenWindow(stream, self._next.get(stream, 0), now_s, now_ms, now_ms, body)
+                signed = self._signed_windows
+                window = OpenWindow(
+                    stream,
+                    self._next.get(stream, 0),
+                    now_s,
+                    now_ms,
+                    now_ms,
+                    body,
+                    counts.model,
+                    counts.window_s if signed else self._window_s,
+                    counts.window_rows if signed else self._min_window_n,
+                )
                 if isinstance(body, InferenceWindow):
                     slot = baseline.next_slot(db, counts.model, counts.digest)
                     window = replace(window, slot=slot)
@@ -332,16 +360,25 @@ class Outbox:
     def _close(self, windows: Sequence[OpenWindow]) -> None:
         if not windows:
             return
+        told: int | None = None
         with self._file.transaction() as db:
             if any(self._open.get(window.stream) is not window for window in windows):
                 # The file was opened anew just now: these rows are of an epoch that is over.
                 return
             for window in windows:
-                private = window.n < PRIVATE_BELOW
-                body = without_histograms(window.body) if private else window.body
-                self._put(db, window, FINAL, body)
+                body, drifted = window.body, None
+                if isinstance(body, DriftWindow):
+                    at_ms = window.t1_ms
+                    body, drifted = self._detection.step(db, body, at_ms, self.ln_threshold)
+                self._put(db, window, FINAL, private(body, window.n))
+                if drifted is not None:
+                    event = _event(DRIFTED, {"model": window.model, **drifted}, window.t1_ms)
+                    after = None if told is None else told + 1
+                    told = self._insert_final(db, EVENT_STREAM, event, window.t1_ms, number=after)
         for window in windows:
             del self._open[window.stream]
+        if told is not None:
+            self._took(EVENT_STREAM, told)
         self._changed()
 
     def _insert_final(

@@ -13,6 +13,7 @@ Long because all writes whose order matters are easier to judge side by side.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from protocol.bundle import Index, Member, Variant, decode_index, decode_manifes
 from protocol.codec import MAX_BUNDLE_DOCUMENT, MAX_INDEX, MAX_MANIFEST
 from protocol.errors import PeerError, Unavailable
 from protocol.identifiers import Digest, ModelName, digest, digest_from_hex, digest_of, model_name
-from protocol.members import Contract, Policy, member_document
+from protocol.members import Contract, Policy, Profile, member_document
 
 INDEX: Final = "index.json"
 MANIFEST: Final = "manifest.json"
@@ -224,6 +225,21 @@ class Disk:
             self._files.rename(partial, final)
             self._files.fsync(self._bundles)
         self._installed.pop(partial.name, None)
+
+    def profile(self, manifest: Digest) -> Profile | None:
+        """Reference profile of this variant, of whichever complete bundle has it; None if none
+        does, or it is not the signed one. Read anew each time."""
+        for bundle in sorted(self.complete()):
+            directory = self.path(bundle)
+            variant = self._variant(directory, bundle)
+            if variant is None or variant[2] != manifest:
+                continue
+            member = variant[1].member("profile")
+            data = self._document(directory / member.path, MAX_BUNDLE_DOCUMENT)
+            if data is not None and digest_of(data) == member.digest:
+                with contextlib.suppress(PeerError):
+                    return member_document(data, Profile)
+        return None
 
     def collect(self, name: str) -> None:
         """Delete one entry of `bundles`; a crash in between leaves what does not verify."""

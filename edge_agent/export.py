@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_agent import outgoing
+from edge_agent.coarsen import COUNTS
 from edge_agent.identity import CERTIFICATE, Identity
 from edge_agent.outgoing import RowKey, key_of
 from edge_agent.renew import signing_key
@@ -28,9 +29,9 @@ from protocol.records_file import MAX_BATCHES, MAX_FILE, MAX_FILES, MAX_HEAD, He
 from protocol.telemetry import (
     FINAL,
     MAX_RECORDS,
-    PRIVATE_BELOW,
     Record,
     Upload,
+    private,
     read_body,
     without_histograms,
 )
@@ -149,8 +150,11 @@ def _packed(records: Sequence[Record], compress: Compress) -> Iterator[tuple[byt
 
 def _private(record: Record) -> Record:
     """What the next start would do to a window that a dead agent left open."""
-    few = record.part != FINAL and record.n < PRIVATE_BELOW
-    return _totals(record) if few else record
+    if record.part == FINAL or record.kind not in COUNTS:
+        return record
+    body = read_body(record)
+    smaller = private(body, record.n)
+    return record if smaller == body else replace(record, b=to_wire(smaller))
 
 
 def _totals(record: Record) -> Record:

@@ -24,11 +24,13 @@ from protocol.codec import MAX_UP_UNPACKED, decode, encode
 from protocol.errors import PeerError, Unavailable
 from protocol.telemetry import (
     FINAL,
+    PRIVATE_BELOW,
     STATE_STREAM,
     Body,
     DriftWindow,
     EventWindow,
     InferenceWindow,
+    private,
     without_histograms,
 )
 
@@ -208,20 +210,30 @@ def thin(db: sqlite3.Connection, epoch: int, stream: str, lo: int, body: bytes) 
     smaller = encode(without_histograms(window))
     if len(smaller) >= len(body):
         return False
-    db.execute(
-        "UPDATE buf SET body=? WHERE epoch=? AND stream=? AND lo=?", (smaller, epoch, stream, lo)
-    )
+    _replace(db, epoch, stream, lo, smaller)
     return True
 
 
-def thin_small(db: sqlite3.Connection, below: int) -> int:
-    """Zero the histograms of unclosed rows with fewer than `below` answers: the privacy rule."""
+def keep_private(db: sqlite3.Connection) -> int:
+    """Take from unclosed rows what `telemetry.private` would not let leave the device once they are
+    closed; how many changed."""
     rows = db.execute(
-        "SELECT epoch, stream, lo, body FROM buf WHERE part < ? AND n < ?"
+        "SELECT epoch, stream, lo, n, body FROM buf"
+        " WHERE part < :final AND (n < :below OR instr(body, :labels))"
         " AND (stream LIKE 'inference/%' OR stream LIKE 'drift/%')",
-        (FINAL, below),
+        {"final": FINAL, "below": PRIVATE_BELOW, "labels": b'"labelled_bins"'},
     ).fetchall()
-    return sum(thin(db, e, s, lo, body) for e, s, lo, body in rows)
+    changed = 0
+    for epoch, stream, lo, n, body in rows:
+        try:
+            window = decode(body, _TYPES[stream.split("/", 1)[0]], limit=_BODY_LIMIT)
+        except PeerError:
+            continue
+        smaller = private(window, n)
+        if smaller != window:
+            _replace(db, epoch, stream, lo, encode(smaller))
+            changed += 1
+    return changed
 
 
 def note(db: sqlite3.Connection, name: str, more: int) -> None:
@@ -230,6 +242,12 @@ def note(db: sqlite3.Connection, name: str, more: int) -> None:
         "INSERT INTO total(name, value) VALUES(?,?)"
         " ON CONFLICT(name) DO UPDATE SET value=value+excluded.value",
         (name, more),
+    )
+
+
+def _replace(db: sqlite3.Connection, epoch: int, stream: str, lo: int, body: bytes) -> None:
+    db.execute(
+        "UPDATE buf SET body=? WHERE epoch=? AND stream=? AND lo=?", (body, epoch, stream, lo)
     )
 
 

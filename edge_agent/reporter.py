@@ -7,7 +7,7 @@ from typing import Protocol
 
 from edge_agent.denials import SHADOWING
 from edge_agent.shadow import news
-from protocol.reported import BufferState, ModelState, ReportedState
+from protocol.reported import BufferState, DriftState, ModelState, ReportedState
 
 
 class States(Protocol):
@@ -51,12 +51,18 @@ def _essence(state: ReportedState) -> ReportedState:
 
 
 def _settled(model: ModelState) -> ModelState:
-    guards, shadow = model.guards, model.shadow
+    guards, shadow, drift = model.guards, model.shadow, model.drift
     counts_rows = model.waiting == SHADOWING and shadow is not None
     return replace(
         model,
         progress=None,
         guards=replace(guards, looks=0, requests=0, marks=0) if guards is not None else None,
         shadow=news(shadow) if shadow is not None else None,
+        drift=_found(drift) if drift is not None else None,
         waiting_detail="" if counts_rows else model.waiting_detail,
     )
+
+
+def _found(drift: DriftState) -> DriftState:
+    """Whether it says so, and from what on; evidence moves with every window."""
+    return DriftState(threshold=drift.threshold, since_ms=int(drift.since_ms > 0))

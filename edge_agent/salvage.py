@@ -15,19 +15,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from protocol.codec import MAX_UP_UNPACKED, decode, encode, to_wire
+from protocol.codec import MAX_UP_UNPACKED, decode, encode
 from protocol.errors import PeerError
 from protocol.reported import ReportedState
 from protocol.telemetry import (
     FINAL,
-    PRIVATE_BELOW,
     Body,
     DriftWindow,
     EventWindow,
     InferenceWindow,
     Record,
+    private,
     read_body,
-    without_histograms,
 )
 
 Key = tuple[int, str, int]
@@ -60,6 +59,10 @@ _OTHERS: Final = {
     "baseline": (
         "model, digest, slot, at, body",
         "INSERT OR IGNORE INTO baseline VALUES(?,?,?,?,?)",
+    ),
+    "detector": (
+        "manifest, profile, t, at, since, top, ln_e, state",
+        "INSERT OR IGNORE INTO detector VALUES(?,?,?,?,?,?,?,?)",
     ),
 }
 _MOST: Final = 1 << 22
@@ -135,6 +138,8 @@ def copy(source: sqlite3.Connection, target: sqlite3.Connection) -> Found:
             if _is_key(row):
                 keys.add(row)
     for table, (columns, insert) in _OTHERS.items():
+        if not _has(source, table):
+            continue
         others = _readable(source, f"SELECT {columns} FROM {table}", found)
         with _together(target):
             target.executemany(insert, [row for row in others if None not in row])
@@ -181,8 +186,8 @@ def _checked(row: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return None
     if counted(typed) != n or min(numbers) < 0:
         return None
-    if part < FINAL and n < PRIVATE_BELOW:
-        body = encode(to_wire(without_histograms(typed)))
+    if part < FINAL and (smaller := private(typed, n)) != typed:
+        body = encode(smaller)
     return (epoch, stream, lo, hi, part, t0, t1, n, body)
 
 
@@ -201,6 +206,15 @@ def counted(body: Body) -> int:
 
 def _is_key(row: tuple[Any, ...]) -> bool:
     return isinstance(row[0], int) and isinstance(row[1], str) and isinstance(row[2], int)
+
+
+def _has(source: sqlite3.Connection, table: str) -> bool:
+    """False for a table that the agent which wrote the file did not know yet."""
+    try:
+        query = "SELECT count(*) FROM sqlite_master WHERE name=?"
+        return bool(source.execute(query, (table,)).fetchone()[0])
+    except sqlite3.DatabaseError:
+        return True
 
 
 def _readable(source: sqlite3.Connection, query: str, found: Found) -> list[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ from edge_agent.steps import Step, Wait
 from protocol import reported
 from protocol.identifiers import Digest
 from protocol.plan import Plan
-from protocol.reported import Answering, Guards, ModelState, Phase, Progress
+from protocol.reported import Answering, DriftState, Guards, ModelState, Phase, Progress
 
 _SHOWN: Final = 8
 
@@ -28,10 +28,12 @@ def model_state(
     fetch: FetchState,
     serving: Installed | None,
     problem: tuple[str, str] | None = None,
+    drift: DriftState | None = None,
 ) -> ModelState:
     """`step` is the last one decided this turn, `serving` the installed bundle that serves.
 
-    `problem` is what kept the last step from being carried out, if anything did.
+    `problem` is what kept the last step from being carried out, if anything did; `drift` is what
+    the detectors say of what serves.
     """
     journal = observed.journal
     run = decision.desired if isinstance(decision.desired, Run) else None
@@ -64,6 +66,7 @@ def model_state(
         notes={bundle: _note(note) for bundle, note in journal.notes[-_SHOWN:] if note != Note()},
         last=journal.outcomes[-1] if journal.outcomes else None,
         shadow=observed.shadow,
+        drift=drift,
     )
 
 

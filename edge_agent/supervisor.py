@@ -34,6 +34,7 @@ from edge_agent.steps import Step, Wait
 from edge_agent.technician.happened import happened
 from edge_agent.technician.page import summary
 from edge_agent.technician.status import LinkStatus, Status, TrialStatus, full_at_ms
+from protocol.edetector import DEFAULT_THRESHOLD
 from protocol.errors import OutriderError, PeerError, Unavailable
 from protocol.identifiers import Digest, ModelName
 from protocol.plan import Local
@@ -283,6 +284,8 @@ class Supervisor:
             self._parts.reporter.every(settings.state_interval_s)
         if settings.buffer_bytes is not None:
             self._parts.outbox.resize(settings.buffer_bytes)
+        threshold = settings.drift_ln_threshold
+        self._parts.outbox.ln_threshold = DEFAULT_THRESHOLD if threshold is None else threshold
 
     # --- models -----------------------------------------------------------------------------------
 
@@ -331,6 +334,7 @@ class Supervisor:
         else:
             self._memory.trials.pop(model, None)
         served = serves(turn.observed)
+        serving = parts.disk.installed(served) if served is not None else None
         self._lead(model, turn, served)
         return model_state(
             turn.decision,
@@ -338,8 +342,9 @@ class Supervisor:
             turn.step,
             plan=plan,
             fetch=parts.fetcher.status(),
-            serving=parts.disk.installed(served) if served is not None else None,
+            serving=serving,
             problem=turn.done.problem,
+            drift=parts.outbox.drift(serving.manifest) if serving is not None else None,
         )
 
     def _lead(self, model: ModelName, turn: _Stepped, served: Digest | None) -> None:

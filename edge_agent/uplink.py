@@ -15,7 +15,8 @@ from edge_agent.buffer import Outbox
 from edge_agent.coverage import Coverage
 from edge_agent.outgoing import RowKey, key_of
 from edge_agent.pacing import Pacing
-from protocol.codec import MAX_DOWN, MAX_UP_PACKED, Compress, decode, encode_up
+from protocol.batch import encode_batch
+from protocol.codec import CODEC_BINARY, MAX_DOWN, MAX_UP_PACKED, Compress, decode, encode_up
 from protocol.telemetry import MAX_RECORDS, Ack, Hello, Record, Upload
 
 _BODY_BYTES: Final = 512 * 1024
@@ -44,6 +45,8 @@ class Uplink:
         self._passed_over: set[RowKey] = set()
         self._flying: tuple[RowKey, ...] = ()
         self._nothing_at: int | None = None
+        self._binary = False
+        """Whether the ingester of this connection has said that it reads binary batches."""
 
     @property
     def next_at(self) -> float:
@@ -59,6 +62,8 @@ class Uplink:
 
     def on_connected(self, now: float) -> None:
         self._forget()
+        # Another one may answer now, and an older one reads less.
+        self._binary = False
         self._pacing = pacing.on_connected(self._pacing, now, self._rng.random())
 
     def on_disconnected(self) -> None:
@@ -69,6 +74,7 @@ class Uplink:
         hello = decode(data, Hello, limit=MAX_DOWN)
         if hello.g != self._pacing.generation:
             self._forget()
+        self._binary = CODEC_BINARY in hello.codecs
         self._pacing = pacing.on_hello(
             self._pacing, now, self._rng.random(), hello.g, hello.spread_s
         )
@@ -104,7 +110,7 @@ class Uplink:
         # At the limit it is a capped list, and the other side judges no gaps by it.
         held = self._outbox.held(MAX_RECORDS)
         self._flying = ()
-        return encode_up(Upload(1, (), tuple(held)), self._compress)
+        return self._message(Upload(1, (), tuple(held)))
 
     def _batch(self) -> bytes | None:
         if self._nothing_at == self._outbox.version:
@@ -121,7 +127,7 @@ class Uplink:
             self._passed_over.clear()
             records = self._outbox.sendable(self._skipped, records=1, body_bytes=_BODY_BYTES)
         while records:
-            message = encode_up(Upload(1, tuple(records)), self._compress)
+            message = self._message(Upload(1, tuple(records)))
             if len(message) <= MAX_UP_PACKED:
                 self._flying = tuple(map(key_of, records))
                 return message
@@ -129,6 +135,10 @@ class Uplink:
         self._nothing_at = version
         self._flying = ()
         return None
+
+    def _message(self, upload: Upload) -> bytes:
+        encoded = encode_batch if self._binary else encode_up
+        return encoded(upload, self._compress)
 
     def _smaller(self, records: list[Record]) -> list[Record]:
         if len(records) > 1:

@@ -28,6 +28,10 @@ class ModelCounts(Protocol):
     def inference(self) -> InferenceWindow: ...
     @property
     def drift(self) -> DriftWindow: ...
+    @property
+    def window_s(self) -> float: ...
+    @property
+    def window_rows(self) -> int: ...
 
 
 class TakenCounts(Protocol):
@@ -55,6 +59,11 @@ class OpenWindow:
     t0_ms: int
     t1_ms: int
     body: Counted
+    model: ModelName
+    window_s: float
+    """How long it stays open at least."""
+    least: int
+    """And until it holds so many answers or rows."""
     part: int = 1
     slot: int | None = None
     """Its row in the baseline; only inference windows have one."""
@@ -69,8 +78,8 @@ class OpenWindow:
             raise TypeError("counts and counts give counts")
         return replace(self, body=total, part=self.part + 1, t1_ms=max(self.t0_ms, now_ms))
 
-    def due(self, now_s: float, window_s: float, min_n: int) -> bool:
-        return now_s - self.opened_s >= window_s and self.n >= min_n
+    def due(self, now_s: float) -> bool:
+        return now_s - self.opened_s >= self.window_s and self.n >= self.least
 
 
 def answers_of(body: Counted) -> int:
@@ -81,7 +90,8 @@ def answers_of(body: Counted) -> int:
 def bodies_of(counts: ModelCounts) -> Iterator[tuple[str, Counted]]:
     """`(stream, body)` of everything that has something in it."""
     inference, drift = counts.inference, counts.drift
-    if inference.answers or inference.errors or inference.refused or inference.nonfinite:
+    asked = inference.answers or inference.errors or inference.refused or inference.nonfinite
+    if asked or inference.labelled:
         yield stream_name("inference", inference.manifest, inference.profile), inference
     if drift.rows:
         yield stream_name("drift", drift.manifest, drift.profile), drift

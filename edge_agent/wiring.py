@@ -11,9 +11,6 @@ import secrets
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
-
-import zstandard
 
 from edge_agent import notify
 from edge_agent.abilities import find_abilities
@@ -34,6 +31,7 @@ from edge_agent.link import Link
 from edge_agent.local_pins import LocalPins
 from edge_agent.meter import Meter
 from edge_agent.orders import Orders
+from edge_agent.packing import pack
 from edge_agent.parts import Parts
 from edge_agent.proofs import Proofs
 from edge_agent.recent import Recent
@@ -59,8 +57,6 @@ from protocol.link import Address, Retry
 from protocol.topics import Topics
 
 log = logging.getLogger(__name__)
-
-_LEVEL: Final = 3
 
 
 def run_agent(settings: Settings, recent: Recent | None = None) -> None:
@@ -122,6 +118,8 @@ def build(settings: Settings, identity: Identity) -> Parts:
         limit_bytes=settings.buffer_bytes,
         window_s=intervals.window,
         min_window_n=intervals.min_window_answers,
+        profile_of=disk.profile,
+        signed_windows=not identity.dev,
     )
     facts = find_facts()
     applications = Applications(paths.run)
@@ -197,7 +195,7 @@ def build(settings: Settings, identity: Identity) -> Parts:
         uplink=Uplink(
             outbox,
             rng=rng,
-            compress=zstandard.ZstdCompressor(level=_LEVEL).compress,
+            compress=pack,
             resend_s=intervals.resend,
         ),
         renewal=Renewal(

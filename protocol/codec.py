@@ -28,6 +28,7 @@ FEATURES: Final = frozenset(
         "payload/1",
         "window/1",
         "shadow/1",
+        "profile/2",
     }
 )
 """Names that `must_understand` may list and that this version of Outrider knows."""

@@ -11,6 +11,12 @@ from msgspec import Meta
 from protocol import codec
 from protocol.errors import NotUnderstood
 from protocol.identifiers import Count, Digest, digest
+from protocol.profile import Basis as Basis
+from protocol.profile import Feature as Feature
+from protocol.profile import How as How
+from protocol.profile import Profile as Profile
+from protocol.profile import Residual as Residual
+from protocol.profile import Watched as Watched
 from protocol.rules import Rules
 
 DATATYPES: Final = {
@@ -190,43 +196,6 @@ class DevPolicy:
     max_duration_s: float = 30
     guard: bool = False
     """Whether the thrash guard holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """One monitored column: float32 edges of its bins and the reference counts per slot.
-
-    Slots are those of `searchsorted(side="right")` on `[*edges, +inf, nan]`: below, the inner
-    bins, above, +inf, NaN; so there are `len(edges) + 3` counts.
-    """
-
-    name: str
-    edges: tuple[float, ...]
-    counts: tuple[Count, ...]
-
-    def __post_init__(self) -> None:
-        if not 0 < len(self.edges) <= 64 or len(self.counts) != len(self.edges) + 3:
-            raise ValueError(f"{self.name}: 1 to 64 edges and three more counts")
-        if any(a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
-            raise ValueError(f"{self.name}: edges increase")
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The reference that drift is measured against: counts of the samples the model was built on.
-
-    Features are the columns of the first input, flattened in C order. Only windows of equal
-    profile digests merge.
-    """
-
-    rows: Count
-    features: tuple[Feature, ...] = ()
-    confidence: tuple[Count, ...] = ()
-    classes: tuple[Count, ...] = ()
-
-    def __post_init__(self) -> None:
-        if len(self.features) > 4096:
-            raise ValueError("at most 4,096 features are monitored")
 
 
 @dataclass(frozen=True, slots=True)

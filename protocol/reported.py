@@ -130,6 +130,25 @@ class LocalPin:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftState:
+    """What the device itself makes of its inputs, also offline: the evidence of its detectors that
+    they are not the reference's, as natural logarithms."""
+
+    ln_e: float = 0.0
+    """The largest of all monitored columns, now."""
+    feature: str = ""
+    """The column that has it."""
+    threshold: float = 15.4
+    """From which the device says so."""
+    windows: Count = 0
+    """Windows that the detectors have seen."""
+    settled: bool = False
+    """Whether they know by how much this device's rows depend on each other."""
+    since_ms: Count = 0
+    """Since when the evidence is at or above the threshold; 0: it is not."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelState:
     """One model on one device."""
 
@@ -167,6 +186,8 @@ class ModelState:
     """What a technician holds it at, whether or not that may run."""
     shadow: Shadow | None = None
     """Of the target, since it runs beside what is in use and until it is committed."""
+    drift: DriftState | None = None
+    """Of what serves; None while no window of it was closed."""
 
     def __post_init__(self) -> None:
         for value in (self.current, self.previous, self.serving, self.target, *self.notes):

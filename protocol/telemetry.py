@@ -10,23 +10,31 @@ disjoint, by arithmetic.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
 from protocol.codec import convert, to_wire
-from protocol.histogram import CONFIDENCE_BINS, LATENCY_SLOTS, Counts, add
 from protocol.identifiers import MAX_INT, Count, Digest, digest, digest_hex
 from protocol.reported import ReportedState
+from protocol.windows import MAX_EVIDENCE as MAX_EVIDENCE
+from protocol.windows import MAX_STREAM as MAX_STREAM
+from protocol.windows import MAX_TENTHS as MAX_TENTHS
+from protocol.windows import PRIVATE_BELOW as PRIVATE_BELOW
+from protocol.windows import Body as Body
+from protocol.windows import DriftWindow as DriftWindow
+from protocol.windows import EventWindow as EventWindow
+from protocol.windows import Evidence as Evidence
+from protocol.windows import InferenceWindow as InferenceWindow
+from protocol.windows import merge_bodies as merge_bodies
+from protocol.windows import private as private
+from protocol.windows import without_histograms as without_histograms
 
 FINAL: Final = 2**31 - 1
 """Part of a window that is closed and will never change."""
 
 BLOCKS: Final = (1, 2, 4, 8, 24, 168, 1344)
 """Block sizes in windows. A block of size B starts at a multiple of B."""
-
-PRIVATE_BELOW: Final = 20
-"""A closed window of fewer answers ships totals only."""
 
 MAX_RECORDS: Final = 500
 MAX_RANGES: Final = 16
@@ -131,6 +139,8 @@ class Hello:
 
     g: Count
     spread_s: float = 0.0
+    codecs: tuple[Count, ...] = (1, 2)
+    """Codec bytes that it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,69 +157,6 @@ class Want:
             raise ValueError(f"1 to {MAX_RANGES} ranges of schema 1")
 
 
-# --- bodies -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceWindow:
-    """What a bundle answered. Totals always; histograms are empty where they were given up."""
-
-    manifest: Digest
-    profile: Digest
-    answers: Count = 0
-    """Requests answered: the record's `n`."""
-    rows: Count = 0
-    errors: Count = 0
-    """Requests that the model failed on."""
-    refused: Count = 0
-    """Requests that broke the contract: the caller's fault."""
-    nonfinite: Count = 0
-    """Answers with NaN or infinity in an output."""
-    latency: Counts = ()
-    """`histogram.LATENCY_EDGES_S` slots, per request."""
-    confidence: Counts = ()
-    """`histogram.CONFIDENCE_BINS` bins of the largest probability, per row."""
-    classes: Counts = ()
-    """Rows per predicted class, in the contract's order."""
-    by_rules: Count = 0
-    """Requests that signed rules answered in the model's place; not among `answers`."""
-    outside: Count = 0
-    """Rows with an input value outside of the contract's range, or NaN where it gives a range.
-    Only of monitored inputs."""
-
-    def __post_init__(self) -> None:
-        digest(self.manifest)
-        digest(self.profile)
-        # A device cannot make others' counts unmergeable: lengths are fixed by the bins.
-        if len(self.latency) not in (0, LATENCY_SLOTS):
-            raise ValueError(f"latency has {LATENCY_SLOTS} slots or none")
-        if len(self.confidence) not in (0, CONFIDENCE_BINS):
-            raise ValueError(f"confidence has {CONFIDENCE_BINS} bins or none")
-
-
-@dataclass(frozen=True, slots=True)
-class DriftWindow:
-    """Input counts per feature and slot of the reference profile. `n` is rows."""
-
-    manifest: Digest
-    profile: Digest
-    rows: Count = 0
-    counts: tuple[Counts, ...] = ()
-
-    def __post_init__(self) -> None:
-        digest(self.manifest)
-        digest(self.profile)
-
-
-@dataclass(frozen=True, slots=True)
-class EventWindow:
-    """Things that happened, counted per problem code, with the newest detail."""
-
-    counts: dict[str, Count] = field(default_factory=dict)
-    newest: dict[str, Any] = field(default_factory=dict)
-
-
-Body = InferenceWindow | DriftWindow | EventWindow | ReportedState
 _BODIES: Final[dict[str, type[Body]]] = {
     "inference": InferenceWindow,
     "drift": DriftWindow,
@@ -236,54 +183,6 @@ def check_stream(stream: str) -> str:
 def read_body(record: Record) -> Body:
     """The typed body. Raises `PeerError` where it does not have the form of its kind."""
     return convert(record.b, _BODIES[record.kind])
-
-
-def merge_bodies(first: Body, second: Body) -> Body:
-    """Exact sum; of two states the one with the higher `order`. `first` is the older one.
-
-    Raises `ValueError` for bodies of different kinds, models or profiles.
-    """
-    match first, second:
-        case InferenceWindow(), InferenceWindow():
-            _same_source(first, second)
-            return InferenceWindow(
-                first.manifest,
-                first.profile,
-                first.answers + second.answers,
-                first.rows + second.rows,
-                first.errors + second.errors,
-                first.refused + second.refused,
-                first.nonfinite + second.nonfinite,
-                add(first.latency, second.latency),
-                add(first.confidence, second.confidence),
-                add(first.classes, second.classes),
-                first.by_rules + second.by_rules,
-                first.outside + second.outside,
-            )
-        case DriftWindow(), DriftWindow():
-            _same_source(first, second)
-            return replace(
-                first,
-                rows=first.rows + second.rows,
-                counts=_add_tables(first.counts, second.counts),
-            )
-        case EventWindow(), EventWindow():
-            codes = {*first.counts, *second.counts}
-            counts = {c: first.counts.get(c, 0) + second.counts.get(c, 0) for c in sorted(codes)}
-            return EventWindow(counts, {**first.newest, **second.newest})
-        case ReportedState(), ReportedState():
-            return max(first, second, key=lambda state: state.order)
-    raise ValueError(f"{type(first).__name__} and {type(second).__name__} do not merge")
-
-
-def without_histograms(body: Body) -> Body:
-    """Totals only: what a window of fewer than `PRIVATE_BELOW` answers ships."""
-    match body:
-        case InferenceWindow():
-            return replace(body, latency=(), confidence=(), classes=())
-        case DriftWindow():
-            return replace(body, counts=())
-    return body
 
 
 def merge_records(records: Sequence[Record]) -> Record:
@@ -334,16 +233,3 @@ def check_epoch(value: int) -> int:
     if not 0 <= value < MAX_INT:
         raise ValueError("an epoch has 53 bits")
     return value
-
-
-def _same_source(a: InferenceWindow | DriftWindow, b: InferenceWindow | DriftWindow) -> None:
-    if (a.manifest, a.profile) != (b.manifest, b.profile):
-        raise ValueError("windows of different models or profiles do not merge")
-
-
-def _add_tables(a: Sequence[Counts], b: Sequence[Counts]) -> tuple[Counts, ...]:
-    if not a or not b:
-        return tuple(a or b)
-    if len(a) != len(b):
-        raise ValueError(f"tables of {len(a)} and {len(b)} features do not merge")
-    return tuple(add(x, y) for x, y in zip(a, b, strict=True))

@@ -60,6 +60,7 @@ EXITS: Final = {
 # What a code means for a command in particular; otherwise the error's own code decides.
 OWN_EXITS: Final = {
     "outrider demo": {0: "every check holds", 1: "a check failed"},
+    "outrider drift explain": {1: "stored windows do not give what the record says"},
     "outrider rollout plan": {8: "something would change"},
     "outrider rollout start": {8: "`--dry-run` has shown changes"},
     "outrider rollout return": {8: "`--dry-run` has shown changes"},
@@ -597,7 +598,7 @@ MEANINGS: Final = {
     "bytes_per_day": "What may travel in a local day; downloads that do not fit wait.",
     "transfer_windows": "Local hours in which payloads may be fetched; none: always.",
     "capture_off": "Switches capture off. There is no capture in this version.",
-    "drift_ln_threshold": "For a drift alarm on the device. There is none in this version.",
+    "drift_ln_threshold": "From which ln e on the device says that inputs drifted; 15.4 without.",
 }
 
 

@@ -34,6 +34,7 @@ ONLY_LOOKS: Final = (
     "outrider rollout explain",
     "outrider device list",
     "outrider device show",
+    "outrider drift show",
     "outrider model list",
     "outrider model show",
     "outrider-agent status",

@@ -2,13 +2,23 @@
 
 from typing import TYPE_CHECKING, Any
 
-from control_plane.catalog.build import BuiltBundle, Outputs, build
+from control_plane.catalog.build import BuiltBundle, build
 from control_plane.catalog.card import CardFields
+from control_plane.catalog.measured import Monitoring, Outputs
+from control_plane.catalog.profile import Wishes
 
 if TYPE_CHECKING:
     from control_plane.catalog.estimator import build_estimator
 
-__all__ = ["BuiltBundle", "CardFields", "Outputs", "build", "build_estimator"]
+__all__ = [
+    "BuiltBundle",
+    "CardFields",
+    "Monitoring",
+    "Outputs",
+    "Wishes",
+    "build",
+    "build_estimator",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from numpy.typing import NDArray
+import numpy as np
 
 from control_plane.catalog import layout
 from control_plane.catalog.card import CardFields, make_card
-from control_plane.catalog.contract import Role, make_contract
 from control_plane.catalog.golden import VECTORS, golden, pick
 from control_plane.catalog.inspect import Inspected, inspect
 from control_plane.catalog.lineage import file_source
+from control_plane.catalog.lints import Lint
+from control_plane.catalog.measured import Measured, Monitoring, Outputs, Samples, measure
 from control_plane.catalog.policy import Completed, checked
-from control_plane.catalog.profile import make_profile
-from control_plane.catalog.samples import fit, fixed_batch, run
+from control_plane.catalog.profile import COMMON, common_rows
+from control_plane.catalog.samples import fixed_batch
 from control_plane.catalog.session import Session
 from control_plane.catalog.weights import move_out
 from protocol.bundle import (
@@ -38,8 +39,6 @@ from protocol.identifiers import Digest, ModelName, Version, digest_of, model_ve
 from protocol.members import Card, Contract, DevPolicy, Policy, Profile, pretty
 from protocol.payload import MAX_PAYLOAD
 
-Array = NDArray[Any]
-
 _NAMES: Final = {
     "config": "config.json",
     "model": "model.onnx",
@@ -50,18 +49,6 @@ _NAMES: Final = {
     "card": "card.json",
 }
 _MOVED_OUT: Final = "weights.bin"
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """What the builder may say of a model's answers instead of having it guessed."""
-
-    roles: Mapping[str, Role] | None = None
-    """`{output name: role}`."""
-    classes: Sequence[str] | None = None
-    """In the order of the probabilities."""
-    absolute_tolerance: float = 1e-4
-    relative_tolerance: float = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +70,8 @@ class BuiltBundle:
     """Number of golden vectors."""
     card: Card
     policy: Policy
+    lints: tuple[Lint, ...] = ()
+    """What to look at in the samples."""
 
     @property
     def reference(self) -> str:
@@ -91,7 +80,7 @@ class BuiltBundle:
 
 def build(
     onnx_path: Path,
-    samples: Mapping[str, Array],
+    samples: Samples,
     reference: str,
     *,
     into: Path | None = None,
@@ -100,15 +89,16 @@ def build(
     dev: bool = False,
     needs: Needs | None = None,
     outputs: Outputs | None = None,
-    feature_names: Sequence[str] | None = None,
+    monitoring: Monitoring | None = None,
     limit: int = MAX_PAYLOAD,
 ) -> BuiltBundle:
     """Check a model and write `<into>/<model>-<version>.bundle/` (`into`: the current folder).
 
-    `samples` are rows that the model will meet, one array [rows, ...] per input. `dev` adds the
-    intervals of development fleets. `needs.onnxruntime` is raised to what the model needs.
+    `samples` are rows that the model will meet, one array [rows, ...] per input, or a table.
+    `monitoring` says what drift is measured against. `dev` adds the intervals of development
+    fleets. `needs.onnxruntime` is raised to what the model needs.
 
-    Raises `InvalidRequest`: OUT-S120 (reference, roles, names), OUT-B1xx as `inspect`, `samples`
+    Raises `InvalidRequest`: OUT-S120 (reference, roles, names), OUT-B1xx as `inspect`, `measure`
     and `golden` say.
     """
     model, version = _reference(reference)
@@ -119,7 +109,10 @@ def build(
     with tempfile.TemporaryDirectory(prefix="outrider-build-") as folder:
         # What is run here is what ships: renamed members included.
         staged = _stage(Path(folder), inspected)
-        measured = _measure(staged, inspected, samples, outputs or Outputs(), feature_names)
+        measured = measure(
+            staged, inspected, samples, outputs or Outputs(), monitoring or Monitoring()
+        )
+        vectors, count, lints = _golden(staged, inspected, measured)
         promised = _promised(policy or Policy(), measured)
         if dev:
             promised = replace(promised, dev=DevPolicy())
@@ -132,7 +125,7 @@ def build(
         )
         documents = {
             "contract": pretty(measured.contract),
-            "golden": measured.golden,
+            "golden": vectors,
             "profile": pretty(measured.profile),
             "policy": pretty(promised),
             "card": pretty(described),
@@ -154,50 +147,37 @@ def build(
         needs,
         measured.contract,
         measured.profile,
-        measured.vectors,
+        count,
         described,
         promised,
+        (*measured.lints, *lints),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    contract: Contract
-    profile: Profile
-    golden: bytes
-    vectors: int
-
-
-def _measure(
-    model: Path,
-    inspected: Inspected,
-    given: Mapping[str, Array],
-    said: Outputs,
-    feature_names: Sequence[str] | None,
-) -> _Measured:
-    inputs = fit(given, inspected.inputs)
-    answers = run(Session(model), inputs, inspected.inputs)
-    contract = make_contract(
-        inspected,
-        inputs,
-        answers,
-        roles=said.roles,
-        classes=said.classes,
-        absolute_tolerance=said.absolute_tolerance,
-        relative_tolerance=said.relative_tolerance,
-    )
+def _golden(
+    model: Path, inspected: Inspected, measured: Measured
+) -> tuple[bytes, int, tuple[Lint, ...]]:
+    """`(file of golden vectors, how many, what to look at)`."""
+    contract = measured.contract
     # Devices run the vectors in one batch, so a model of a fixed batch has exactly that many.
     fixed = fixed_batch(inspected.inputs)
-    chosen = pick(contract, answers, fixed or VECTORS)
+    # Every device gets them, so words that the profile would not name are not in them either.
+    among = np.flatnonzero(common_rows(measured.inputs))
+    lints: tuple[Lint, ...] = ()
+    if len(among) < (fixed or 1):
+        among = np.arange(len(next(iter(measured.inputs.values()))))
+        text = f"every device gets texts that are in fewer than {COMMON} rows"
+        lints = (Lint("golden-words", "", text),)
+    answers = {name: array[among] for name, array in measured.answers.items()}
+    chosen = among[pick(contract, answers, fixed or VECTORS)]
     if fixed and len(chosen) < fixed:
         raise InvalidRequest("OUT-B108", f"{len(chosen)} rows, the model takes {fixed} at once")
-    rows = {name: array[chosen] for name, array in inputs.items()}
-    vectors = golden(contract, rows, lambda: Session(model), inspected.random)
-    profile = make_profile(contract, inputs, answers, feature_names)
-    return _Measured(contract, profile, vectors, len(chosen))
+    rows = {name: array[chosen] for name, array in measured.inputs.items()}
+    file = golden(contract, rows, lambda: Session(model), inspected.random)
+    return file, len(chosen), lints
 
 
-def _promised(policy: Policy | Completed, measured: _Measured) -> Policy:
+def _promised(policy: Policy | Completed, measured: Measured) -> Policy:
     """Raises `InvalidRequest` OUT-S120 for rules that do not fit what was measured."""
     if isinstance(policy, Policy):
         return checked(policy, measured.contract, measured.profile)

@@ -133,6 +133,8 @@ def _by_name(tensor: Tensor) -> Role:
 
 
 def _input(tensor: Tensor, values: Array) -> TensorSpec:
+    if tensor.datatype == "BYTES":
+        return TensorSpec(tensor.name, tensor.datatype, tensor.shape)
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
     return TensorSpec(tensor.name, tensor.datatype, tensor.shape, low, high)

@@ -15,8 +15,10 @@ import sklearn
 from numpy.typing import NDArray
 from skl2onnx.common.data_types import FloatTensorType
 
-from control_plane.catalog.build import BuiltBundle, Outputs, build
+from control_plane.catalog.build import BuiltBundle, build
 from control_plane.catalog.card import CardFields
+from control_plane.catalog.measured import Monitoring, Outputs
+from control_plane.catalog.profile import Wishes
 from control_plane.catalog.session import Session
 from protocol.bundle import Needs
 from protocol.errors import InvalidRequest
@@ -46,13 +48,15 @@ def build_estimator(
     needs: Needs | None = None,
     outputs: Outputs | None = None,
     opset: int = OPSET,
+    wishes: Wishes | None = None,
 ) -> BuiltBundle:
     """Convert, check that the ONNX model answers like the estimator, and `build`.
 
     `table` are sample rows [rows, features], numbers only, best of all rows that the estimator was
     not trained on; the columns of a data frame give the features their names. With `y`, the card
     says how many of these rows the shipped model gets right, or how much of their variance it
-    explains (`samples_accuracy`, `samples_r2`); `metrics` says what was measured elsewhere.
+    explains (`samples_accuracy`, `samples_r2`), and the profile of a classifier says what its
+    confidence is worth; `metrics` says what was measured elsewhere, `wishes` what is monitored.
 
     Raises `InvalidRequest`: OUT-B102 when skl2onnx cannot convert it, OUT-B112 when the result
     differs, and whatever `build` raises.
@@ -85,7 +89,11 @@ def build_estimator(
             dev=dev,
             needs=needs,
             outputs=said,
-            feature_names=names,
+            monitoring=Monitoring(
+                names,
+                None if y is None or classes is None else np.asarray(y).ravel(),
+                wishes or Wishes(),
+            ),
         )
 
 

@@ -7,6 +7,7 @@ without traffic; so they must reproduce in a new session and twice in the same o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from struct import Struct
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from protocol.safetensors import build
 Array = NDArray[Any]
 
 VECTORS: Final = 32
+_LENGTH: Final = Struct("<I")
 _MARGIN_TOLERANCES: Final = 10
 """A golden row's two largest probabilities are this many tolerances apart, if such rows exist."""
 
@@ -88,5 +90,8 @@ def _require_same(
 
 
 def _stored(array: Array) -> tuple[str, tuple[int, ...], bytes]:
+    if array.dtype.kind == "O":
+        texts = [text.encode("utf-8", "replace") for text in array.ravel().tolist()]
+        return "BYTES", array.shape, b"".join(_LENGTH.pack(len(text)) + text for text in texts)
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return DATATYPES[np.dtype(array.dtype)], array.shape, np.ascontiguousarray(little).tobytes()

@@ -104,7 +104,7 @@ def inspect(path: Path, *, target: str = "", limit: int = MAX_PAYLOAD) -> Inspec
     return Inspected(
         data,
         tuple((names[where], file) for where, file in sorted(files.items())),
-        tuple(_tensor(each) for each in inputs),
+        tuple(_tensor(each, texts=True) for each in inputs),
         tuple(_tensor(each) for each in model.graph.output),
         opset,
         smallest(opset, _imports(model).get("ai.onnx.ml", 1), model.ir_version),
@@ -187,9 +187,12 @@ def _check_loads(path: Path) -> None:
         ) from error
 
 
-def _tensor(info: onnx.ValueInfoProto) -> Tensor:
+def _tensor(info: onnx.ValueInfoProto, *, texts: bool = False) -> Tensor:
+    """`texts`: whether it may be text, which an answer may not: golden answers are numbers."""
     kind = info.type.tensor_type
     datatype = _DATATYPES.get(kind.elem_type)
+    if texts and kind.elem_type == onnx.TensorProto.STRING:
+        datatype = "BYTES"
     if not info.type.HasField("tensor_type") or datatype is None:
         what = onnx.TensorProto.DataType.Name(kind.elem_type) if kind.elem_type else "not a tensor"
         raise InvalidRequest("OUT-B109", f"{info.name} is {what}")

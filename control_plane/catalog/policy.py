@@ -54,7 +54,7 @@ def read_policy(path: Path) -> Completed:
         )
 
     def complete(contract: Contract, profile: Profile) -> Policy:
-        names = [feature.name for feature in profile.features]
+        names = list(profile.columns)
         try:
             return _policy(written, contract, names)
         except NotUnderstood as error:
@@ -70,7 +70,7 @@ def checked(policy: Policy, contract: Contract, profile: Profile) -> Policy:
     """The same policy. Raises `InvalidRequest` OUT-S120 if its rules do not fit the bundle."""
     if policy.rules is not None:
         try:
-            check_rules(policy.rules, contract, [feature.name for feature in profile.features])
+            check_rules(policy.rules, contract, profile.columns)
         except ValueError as error:
             raise InvalidRequest(_CODE, str(error)) from error
     return policy

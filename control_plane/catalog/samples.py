@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from control_plane.catalog.inspect import Tensor
 from control_plane.catalog.session import Session
+from control_plane.catalog.tables import Rows, names_of
+from control_plane.catalog.watched import text_of
 from protocol.errors import InvalidRequest
 
 Array = NDArray[Any]
@@ -27,9 +30,32 @@ NUMPY_TYPES: Final[dict[str, type[np.generic]]] = {
     "FP16": np.float16,
     "FP32": np.float32,
     "FP64": np.float64,
+    "BYTES": np.object_,
 }
 DATATYPES: Final = {np.dtype(kind): name for name, kind in NUMPY_TYPES.items()}
 _BATCH: Final = 1024
+
+
+def feed(
+    rows: Rows, inputs: Sequence[Tensor]
+) -> tuple[Mapping[str, Array], tuple[str, ...] | None]:
+    """`(arrays as `fit` takes them, names of the columns of a single input)` of a file of samples.
+
+    A model with one input takes all columns of a table in their order, of text or of numbers as
+    the input is; one with several inputs takes columns of their names. Raises `InvalidRequest`
+    OUT-B108 for columns that are left over, or too few.
+    """
+    if not rows.columns:
+        return rows.arrays, None
+    if len(inputs) == 1:
+        return {inputs[0].name: _table(rows, inputs[0])}, rows.columns
+    wanted = {tensor.name for tensor in inputs}
+    _none_left([name for name in rows.columns if name not in wanted], "no inputs of the model")
+    return {
+        tensor.name: rows.arrays[tensor.name].reshape(-1, *([1] * (len(tensor.shape) - 1)))
+        for tensor in inputs
+        if tensor.name in rows.arrays
+    }, None
 
 
 def fit(given: Mapping[str, Array], inputs: Sequence[Tensor]) -> dict[str, Array]:
@@ -99,6 +125,8 @@ def _fitted(array: Array, tensor: Tensor) -> Array:
         raise InvalidRequest(
             "OUT-B108", f"{tensor.name} has shape {list(array.shape)}, wanted {list(tensor.shape)}"
         )
+    if tensor.datatype == "BYTES":
+        return _texts(array, tensor)
     if array.dtype.kind not in "biuf":
         raise InvalidRequest("OUT-B108", f"{tensor.name} has type {array.dtype}")
     # A float64 beyond the range becomes infinite, which the drift profile has a slot for.
@@ -111,6 +139,51 @@ def _fitted(array: Array, tensor: Tensor) -> Array:
             "OUT-B108", f"{tensor.name} takes {tensor.datatype}, values do not fit"
         )
     return cast
+
+
+def _texts(array: Array, tensor: Tensor) -> Array:
+    """Elements as `str`, as devices give them to the model; "" for what is missing."""
+    if array.dtype.kind not in "OUS":
+        raise InvalidRequest("OUT-B108", f"{tensor.name} takes text, not {array.dtype}")
+    texts = np.empty(array.size, np.object_)
+    texts[:] = [text_of(element) for element in array.ravel().tolist()]
+    return texts.reshape(array.shape)
+
+
+def _table(rows: Rows, tensor: Tensor) -> Array:
+    """All columns as the rows of one input."""
+    columns = [rows.arrays[name] for name in rows.columns]
+    text = tensor.datatype == "BYTES"
+    other = [
+        name
+        for name, column in zip(rows.columns, columns, strict=True)
+        if (column.dtype.kind == "O") != text
+    ]
+    _none_left(other, "numbers, the model takes text" if text else "text, the model takes numbers")
+    shape = tensor.shape[1:]
+    if -1 not in shape and prod(shape) != len(columns):
+        raise InvalidRequest(
+            "OUT-B108",
+            f"{len(columns):,} columns ({names_of(rows.columns)}), {tensor.name} takes "
+            f"{prod(shape):,}",
+            do="give it these; labels, if there are some, by --labels NAME",
+        )
+    # float32 at once where the model takes no more: a table is the largest thing here.
+    narrow = tensor.datatype == "FP32"
+    table = np.empty(
+        (len(columns[0]), len(columns)), np.float32 if narrow else np.result_type(*columns)
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        for number, column in enumerate(columns):
+            table[:, number] = column
+    return table if -1 in shape else table.reshape(-1, *shape)
+
+
+def _none_left(names: Sequence[str], what: str) -> None:
+    if names:
+        raise InvalidRequest(
+            "OUT-B108", f"columns {names_of(names)}: {what}", do="leave these columns out"
+        )
 
 
 def _names(names: Any) -> str:

@@ -8,19 +8,23 @@ from collections.abc import Sequence
 import typer
 
 from control_plane.cli import (
+    alarms,
     audit,
     auth,
     broker,
     device_records,
+    drifts,
     explaining,
     export,
     failing,
     keys,
+    profiles,
     releases,
     rollouts,
     screen,
     setting_up,
     trust,
+    webhooks,
 )
 from control_plane.cli.commands import command
 from protocol.errors import OutriderError
@@ -40,6 +44,10 @@ for each in (setting_up.init, setting_up.up, setting_up.serve, setting_up.demo):
 app.add_typer(releases.app, name="model")
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(device_records.app, name="device")
+app.add_typer(profiles.app, name="profile")
+app.add_typer(drifts.app, name="drift")
+app.add_typer(alarms.app, name="alarm")
+app.add_typer(webhooks.app, name="webhook")
 app.add_typer(export.app, name="export")
 app.add_typer(auth.app, name="auth")
 app.add_typer(audit.app, name="audit")

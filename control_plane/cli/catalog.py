@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from control_plane import settings as configuration
-from control_plane.cli import showing
+from control_plane.cli import profiles, showing
 from control_plane.cli.bar import Bar
 from control_plane.cli.commands import AsJson, Cursor, Home, command, connect, group
 from control_plane.client import segment
@@ -29,7 +29,7 @@ Reference = Annotated[str, typer.Argument(help="model/version")]
 def build(
     onnx: Annotated[Path, typer.Argument(help="The ONNX file.")],
     samples: Annotated[
-        Path, typer.Option(help=".npz with rows as the model will meet them, one array per input.")
+        Path, typer.Option(help=".npz, .csv or .parquet with rows as the model will meet them.")
     ],
     reference: Annotated[str, typer.Option("--as", help="model/version")],
     into: Annotated[Path, typer.Option(help="Folder for the bundle.")] = Path(),
@@ -41,6 +41,14 @@ def build(
         Path | None,
         typer.Option(help="YAML or JSON: when a device gives it up, and what it does then."),
     ] = None,
+    labels: profiles.Labels = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="What `outrider profile build` wrote, in place of a new one."),
+    ] = None,
+    watch: profiles.Watching = None,
+    window: profiles.Window = None,
+    rows: profiles.WindowRows = None,
     dev: Annotated[
         bool | None,
         typer.Option("--dev/--no-dev", help="Short intervals; by default as the control plane."),
@@ -49,33 +57,33 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Check a model and write its bundle: contract, golden vectors, profile, policy, card."""
-    import numpy as np
-
-    from control_plane.catalog import CardFields
+    from control_plane.catalog import CardFields, Monitoring
     from control_plane.catalog import build as make
     from control_plane.catalog.policy import read_policy
     from control_plane.catalog.report import report
     from protocol.members import Source
 
     _require(onnx, samples)
-    try:
-        with np.load(samples, allow_pickle=False) as arrays:
-            rows = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError) as error:
-        raise InvalidRequest("OUT-B108", f"{samples}: {error}") from error
+    if profile is not None and (watch, window, rows) != (None, None, None):
+        raise InvalidRequest("OUT-S120", "--profile says what is monitored: give no more of it")
+    made_before = profiles.read_profile(profile) if profile is not None else None
+    wishes = profiles.wishes(watch, window, rows)
+    found, right = profiles.samples_in(samples, labels)
     sources = tuple(
         Source(*each.rpartition("@")[::2]) if "@" in each else Source(each) for each in data or []
     )
     created = rfc3339(showing.now_ms() // 1000 * 1000)
     built = make(
         onnx,
-        rows,
+        found,
         reference,
         into=into,
         card=CardFields(created=created, description=description, data=sources),
         policy=read_policy(policy) if policy is not None else None,
         dev=_dev(home) if dev is None else dev,
+        monitoring=Monitoring(None, right, wishes, made_before),
     )
+    profiles.hints(built.lints)
     if as_json:
         showing.document(
             {
@@ -87,6 +95,7 @@ def build(
                 "opset": built.opset,
                 "contract": to_wire(built.contract),
                 "card": to_wire(built.card),
+                "lints": profiles.lints_of(built.lints),
             }
         )
         return

@@ -18,6 +18,7 @@ WORDS: Final = {
     "confidence": "confidence",
     "class_mix": "class mix",
     "accuracy": "accuracy",
+    "drift": "drift",
 }
 COMPARED: Final = ("worse", "within", "open")
 """States of a series in which both sides have been judged; the others say what lacks."""
@@ -26,7 +27,7 @@ _LACKS: Final = {
     "no control": "no device is left to compare with",
     "no data": "not enough traffic so far",
 }
-_UNITS: Final = {"ratio": "x {:.2f}", "sd": "{:.3f} sd", "points": "{:.1f} pt"}
+_UNITS: Final = {"ratio": "x {:.2f}", "sd": "{:.3f} sd", "points": "{:.1f} pt", "psi": "{:.3f} psi"}
 _TITLES: Final = ("score", "seen", "allowed", "new", "control", "verdict")
 _RIGHT: Final = frozenset({"seen", "allowed", "new", "control"})
 

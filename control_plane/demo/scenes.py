@@ -24,6 +24,8 @@ CUT_S: Final = 8.0
 DRIFT_ROWS: Final = 100
 WIDTH: Final = 68
 SHADOWED: Final = 30
+ENOUGH: Final = 1_600
+"""Rows of which chance does not turn the better of these two models into the worse one."""
 ASKS: Final = "OUT-R205"
 ASKED_FIRST: Final = {"devices": 3, "approve": True}
 STRICT: Final = {"bad": "> 10 %", "denominator": "activated", "min_completed": 1}
@@ -72,7 +74,8 @@ def better_model(
         return shown["status"] in ENDS
 
     shown = stage.follow(rollout, ROLLOUT_S, ended)
-    time.sleep(2)
+    with contextlib.suppress(Failed):  # the numbers say it better than the wait's end
+        wait_until(lambda: _answers_of(stage, "v2") >= ENOUGH, "enough rows are answered", 90)
     stage.expect(2, "rollout", "completed", shown["status"])
     stage.expect(2, "answers compared before it served", "yes", "yes" if told else "no")
     before, after = _mean_accuracy(stage, "v1"), _mean_accuracy(stage, "v2")
@@ -320,8 +323,13 @@ def _accuracy(stage: Stage, version: str) -> None:
 
 def _mean_accuracy(stage: Stage, version: str) -> float:
     tallies = [d.application.tally for d in stage.devices if d.application is not None]
-    asked = sum(tally.by_version[version] for tally in tallies)
+    asked = _answers_of(stage, version)
     return sum(tally.right[version] for tally in tallies) / max(asked, 1)
+
+
+def _answers_of(stage: Stage, version: str) -> int:
+    tallies = [d.application.tally for d in stage.devices if d.application is not None]
+    return sum(tally.by_version[version] for tally in tallies)
 
 
 def _returned(stage: Stage, bundle: str) -> dict[str, str]:

@@ -1,8 +1,7 @@
 """How far the counts of a window are from those of a reference: effect sizes and tests.
 
 All take two histograms over the same slots as arrays of counts, shape (slots,), the window's
-first. Slots that are empty in both say nothing and are left out. Sources: the study
-"on-device drift statistics", §1-3.
+first. Slots that are empty in both say nothing and are left out.
 """
 
 from __future__ import annotations
@@ -15,14 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtrc
 
+from protocol.members import Profile
+
 Array = npt.NDArray[np.float64]
 
 PRIOR: Final = 0.5
 """Added to each slot: keeps the tail of the PSI right where a slot is empty."""
 LEAST_EXPECTED: Final = 2.0
 """Neighbouring slots are merged until a window is expected to have this many rows there."""
-_BAD_SLOTS: Final = (0, -3, -2, -1)
-"""Of a profile's feature: below its range, above it, +inf, NaN."""
+LEAST_ROWS: Final = 50
+"""Fewer say nothing about an effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +80,13 @@ def two_sample(window: Sequence[int], reference: Sequence[int]) -> Comparison:
     return Comparison(statistic, df, float(chdtrc(df, statistic)))
 
 
-def bad_slots_p(window: Sequence[int], reference: Sequence[int]) -> float:
-    """Fisher's exact p that rows outside the reference's range, inf or NaN have become more.
+def bad_slots_p(window: Sequence[int], reference: Sequence[int], outside: Sequence[int]) -> float:
+    """Fisher's exact p that rows in slots `outside` of the reference's range have become more.
 
     Merging small slots would hide them, so they are tested apart.
     """
     counts, expected = np.asarray(window), np.asarray(reference)
-    if len(counts) < len(_BAD_SLOTS):
-        return 1.0
-    bad = list(_BAD_SLOTS)
+    bad = list(outside)
     seen, known = int(counts[bad].sum()), int(expected[bad].sum())
     n, total = int(counts.sum()), int(counts.sum() + expected.sum())
     if not seen:
@@ -98,28 +97,51 @@ def bad_slots_p(window: Sequence[int], reference: Sequence[int]) -> float:
     return float(hypergeom.sf(seen - 1, total, seen + known, n))
 
 
-def feature_p(window: Sequence[int], reference: Sequence[int]) -> float:
+def feature_p(window: Sequence[int], reference: Sequence[int], outside: Sequence[int]) -> float:
     """p of one feature: the smaller of both tests, doubled because there are two."""
-    both = (two_sample(window, reference).p, bad_slots_p(window, reference))
+    both = (two_sample(window, reference).p, bad_slots_p(window, reference, outside))
     return min(1.0, 2 * min(both))
+
+
+def drift_score(profile: Profile, counts: Sequence[Sequence[int]]) -> float | None:
+    """How far a place is from a profile: the mean over its features of the corrected PSI.
+
+    Negative ones count as 0. None below `LEAST_ROWS` rows or without features. Raises `ValueError`
+    for counts of another profile.
+    """
+    if not counts or not profile.features or max(map(sum, counts)) < LEAST_ROWS:
+        return None
+    pairs = zip(counts, (feature.counts for feature in profile.features), strict=True)
+    return float(np.mean([max(0.0, corrected_psi(*pair)) for pair in pairs]))
 
 
 def merge_small(counts: Array, expected: Array) -> tuple[Array, Array]:
     """Join neighbours until the window expects `LEAST_EXPECTED` rows in each, pooled."""
-    share = counts.sum() / max(counts.sum() + expected.sum(), 1)
-    merged: list[list[float]] = []
-    pending = [0.0, 0.0]
-    for a, b in zip(counts, expected, strict=True):
-        pending = [pending[0] + a, pending[1] + b]
-        if sum(pending) * share >= LEAST_EXPECTED:
-            merged.append(pending)
-            pending = [0.0, 0.0]
-    if sum(pending) and merged:
-        merged[-1] = [merged[-1][0] + pending[0], merged[-1][1] + pending[1]]
-    elif sum(pending):
-        merged.append(pending)
-    table = np.asarray(merged, float).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
+    groups = grouped(counts + expected, counts.sum())
+    joined = [np.array([side[each].sum() for each in groups]) for side in (counts, expected)]
+    return joined[0], joined[1]
+
+
+def grouped(pooled: Array, rows: float) -> list[npt.NDArray[np.intp]]:
+    """Slots that are merged: neighbours, until `rows` of the pooled expect `LEAST_EXPECTED`.
+
+    What is left over joins the last group. No group is empty in all of `pooled`.
+    """
+    share = rows / max(float(pooled.sum()), 1.0)
+    groups: list[list[int]] = []
+    pending: list[int] = []
+    held = 0.0
+    for slot, count in enumerate(pooled):
+        pending.append(slot)
+        held += float(count)
+        if held * share >= LEAST_EXPECTED:
+            groups.append(pending)
+            pending, held = [], 0.0
+    if held and not groups:
+        groups.append(pending)
+    elif groups:
+        groups[-1].extend(pending)
+    return [np.array(each, np.intp) for each in groups]
 
 
 def adjusted(p_values: Sequence[float]) -> list[float]:

@@ -70,7 +70,8 @@ class Gates:
     """Margins of the scores, each in its own unit; None: the score is not looked at.
 
     Ratios are new over old of a share or of a latency; `confidence` is in standard deviations
-    of the confidence of single answers, `accuracy` in points of a hundred.
+    of the confidence of single answers, `accuracy` in points of a hundred, `drift` in PSI. Drift is
+    not looked at unless somebody asks: it is about the reference more often than about the model.
     """
 
     error_rate: float | None = 1.2
@@ -79,6 +80,7 @@ class Gates:
     class_mix: float | None = 1.2
     confidence: float | None = 0.05
     accuracy: float | None = 1.0
+    drift: float | None = None
 
     @property
     def off(self) -> bool:
@@ -86,7 +88,10 @@ class Gates:
         return all(getattr(self, each.name) is None for each in fields(self))
 
 
-NO_SCORES: Final = Gates(None, None, None, None, None, None)
+NO_SCORES: Final = Gates(None, None, None, None, None, None, None)
+
+DRIFT_MARGIN: Final = 0.1
+"""PSI, of whoever asks for drift without a number."""
 
 UNITS: Final[dict[str, tuple[str, float, float]]] = {
     "error_rate": ("ratio", 1, 100),
@@ -95,6 +100,7 @@ UNITS: Final[dict[str, tuple[str, float, float]]] = {
     "class_mix": ("ratio", 1, 100),
     "confidence": ("sd", 0, 10),
     "accuracy": ("points", 0, 100),
+    "drift": ("psi", 0, 10),
 }
 """Per score the word for its unit; a margin is above the first number, at most the second."""
 
@@ -178,8 +184,9 @@ def gates(value: object) -> Gates:
     return Gates(**margins)
 
 
-def _margin(given: object, name: str, usual: float) -> float | None:
+def _margin(given: object, name: str, usual: float | None) -> float | None:
     unit, above, most = UNITS[name]
+    usual = DRIFT_MARGIN if usual is None else usual
     where = f"gates.{name}"
     if is_off(given):
         return None

@@ -83,7 +83,7 @@ def gate_rows(judgement: Judgement) -> list[dict[str, Any]]:
     """One row per series of the last wave: what was seen, what is allowed, what that comes to.
 
     `seen` and `allowed` are how much worse than control: a ratio, standard deviations of the
-    confidence of single rows, or points. `seen` is an estimate; None: nobody to compare.
+    confidence of single rows, points, or PSI. `seen` is an estimate; None: nobody to compare.
     """
     found: Figures | None = judgement.figures
     if found is None:
@@ -128,6 +128,7 @@ _UNITS: Final = {
     "class_mix": "ratio",
     "confidence": "sd",
     "accuracy": "points",
+    "drift": "psi",
 }
 _MIDDLES: Final = (
     EDGES[0] - 0.25,
@@ -154,6 +155,8 @@ def _shown(watched: Watched, change: float, row_sd: float | None) -> float | Non
             return round(exp(change), 4)
         case "sd":
             return round(change / row_sd, 4) if row_sd else None
+        case "psi":
+            return round(change, 4)
         case _:
             return round(100 * change, 4)
 

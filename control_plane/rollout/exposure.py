@@ -55,6 +55,8 @@ def sums(windows: Sequence[Placed], classes: int | None) -> Sums:
         _together(each.latency for each in bodies),
         _together(each.confidence for each in bodies),
         _together(each.classes for each in bodies if len(each.classes) == classes),
+        labelled=sum(each.labelled for each in bodies),
+        correct=sum(each.correct for each in bodies),
     )
 
 

@@ -80,11 +80,11 @@ def scores(
     rows = []
     for metric in METRICS:
         margin = getattr(gates, metric)
-        # Without labels from devices accuracy has no source.
-        if margin is None or metric == "accuracy":
-            continue
         watched = [each for each in terms.watched if each.metric == metric] if terms else []
-        best = margin * MOST_ROW_SD if metric == "confidence" else log(margin)
+        # Without labels from devices accuracy has no source.
+        if margin is None or (metric == "accuracy" and not watched):
+            continue
+        best = _most_tolerance(metric, margin)
         role, notices = _role(metric, best, watched, wave, control, number)
         rows.append(
             {
@@ -111,7 +111,8 @@ def unseen(spec: RolloutSpec, targets: int, first: list[dict[str, Any]]) -> tupl
     if any(row["role"] == "nobody" for row in first):
         helps = "; a holdback helps" if targets > 1 else ""
         said.append(f"scores prove nothing: no device is left to compare with{helps}")
-    if spec.gates.accuracy is not None:
+    labelled = any(row["metric"] == "accuracy" for row in first)
+    if spec.gates.accuracy is not None and not labelled:
         said.append("it cannot see accuracy: no device sends labels")
     soak_s = spec.soak_of(1)
     said.append(
@@ -120,6 +121,19 @@ def unseen(spec: RolloutSpec, targets: int, first: list[dict[str, Any]]) -> tupl
         else "it cannot see faults that take time to show: there is no soak"
     )
     return tuple(said)
+
+
+def _most_tolerance(metric: Metric, margin: float) -> float:
+    """The largest that a margin can come to, in the units of changes."""
+    match metric:
+        case "confidence":
+            return margin * MOST_ROW_SD
+        case "accuracy":
+            return margin / 100
+        case "drift":
+            return margin
+        case _:
+            return log(margin)
 
 
 def _role(

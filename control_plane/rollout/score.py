@@ -10,6 +10,8 @@ evidence of `sequential` is computed from nothing but the counts of those slots.
     class_mix                     per class ± the change of the logarithm of its share, as above;
                                   with more than ten classes the Hellinger distance of both mixes
     accuracy                      correct₀/labelled₀ − correct₁/labelled₁
+    drift                         score₁ − score₀: how far the inputs are from the reference of the
+                                  bundle that counted them (`drift.distance.drift_score`)
 
 ₁ is after, ₀ before: the same hours of the clock in the seasons before, so that a day's rhythm
 cancels. A side with fewer than `LEAST` observations has no change at all.
@@ -31,7 +33,9 @@ from protocol.telemetry import InferenceWindow
 if TYPE_CHECKING:
     from control_plane.rollout.conditions import Gates
 
-Metric = Literal["error_rate", "out_of_contract", "latency", "confidence", "class_mix", "accuracy"]
+Metric = Literal[
+    "error_rate", "out_of_contract", "latency", "confidence", "class_mix", "accuracy", "drift"
+]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 Array = npt.NDArray[np.float64]
 
@@ -54,6 +58,7 @@ FLOORS: Final[Mapping[Metric, float]] = {
     "confidence": 0.01,
     "class_mix": 0.1,
     "accuracy": 0.01,
+    "drift": 0.005,
 }
 """The smallest scales: a fleet that has not moved at all still has slots of some width."""
 
@@ -79,6 +84,10 @@ class Sums:
     labelled: int = 0
     """Rows whose true label has arrived."""
     correct: int = 0
+    drift: float | None = None
+    """Distance of the inputs from the reference; None: not looked at, or too few rows."""
+    drift_rows: int = 0
+    """Behind `drift`; 0 without one."""
 
     @classmethod
     def of(cls, window: InferenceWindow) -> Sums:
@@ -90,10 +99,18 @@ class Sums:
             window.latency,
             window.confidence,
             window.classes,
+            window.labelled,
+            window.correct,
         )
 
     def __add__(self, other: Sums) -> Sums:
-        """Raises `ValueError` for histograms over different classes."""
+        """Distances are weighed by rows. Raises `ValueError` for histograms over different
+        classes."""
+        drift_rows = self.drift_rows + other.drift_rows
+        drift = None
+        if drift_rows:
+            weighed = (each.drift_rows * (each.drift or 0.0) for each in (self, other))
+            drift = sum(weighed) / drift_rows
         return Sums(
             self.requests + other.requests,
             self.rows + other.rows,
@@ -104,6 +121,8 @@ class Sums:
             add(self.classes, other.classes),
             self.labelled + other.labelled,
             self.correct + other.correct,
+            drift,
+            drift_rows,
         )
 
 
@@ -120,6 +139,9 @@ class Table:
     classes: Array
     labelled: Array
     correct: Array
+    drift: Array
+    """NaN where there is none."""
+    drift_rows: Array
 
     @classmethod
     def of(cls, sums: Sequence[Sums]) -> Table:
@@ -137,6 +159,8 @@ class Table:
             _histograms([each.classes for each in sums], classes.pop()),
             np.array([each.labelled for each in sums], float),
             np.array([each.correct for each in sums], float),
+            np.array([np.nan if each.drift is None else each.drift for each in sums], float),
+            np.array([each.drift_rows for each in sums], float),
         )
 
 
@@ -168,7 +192,7 @@ def series_of(
     """The scores of a rollout, exposure by exposure, with margins as tolerances of D.
 
     `classes`: of the model, 0 if it has none. `row_sd`: see `row_sd`; without it no confidence.
-    `labelled`: devices send true labels; accuracy is judged on the last exposure only.
+    `labelled`: devices send true labels. Accuracy and drift are judged on the last exposure only.
     """
     found = []
     for exposure_s in exposures_s:
@@ -197,6 +221,8 @@ def series_of(
                     ]
                 case "accuracy" if labelled and exposure_s == exposures_s[-1]:
                     found.append(Series(metric + end, metric, exposure_s, given / 100))
+                case "drift" if exposure_s == exposures_s[-1]:
+                    found.append(Series(metric + end, metric, exposure_s, given))
                 case _:
                     pass
     return tuple(found)
@@ -318,6 +344,8 @@ def _measured(
         case "accuracy":
             n, n_before = after.labelled, before.labelled
             return _mean(before.correct, n_before) - _mean(after.correct, n), n, n_before
+        case "drift":
+            return after.drift - before.drift, after.drift_rows, before.drift_rows
         case "class_mix":
             n, n_before = after.classes.sum(axis=1), before.classes.sum(axis=1)
             mixes, mixes_before = _alike(after.classes, before.classes)

@@ -21,6 +21,7 @@ WORDS: Final[dict[Metric, str]] = {
     "confidence": "confidence",
     "class_mix": "class mix",
     "accuracy": "accuracy",
+    "drift": "distance of inputs from the reference",
 }
 _MOST_MORE: Final = 100_000
 """Above so many devices nobody is told that they would settle something."""
@@ -114,6 +115,8 @@ def beyond(watched: Watched, edge: float) -> str:
             what, margin = f"{far:.2g} more change than usual", f"{watched.margin:.2g}"
         case "accuracy":
             what, margin = f"{far * 100:.2g} points", f"{watched.margin * 100:.2g} points"
+        case "drift":
+            what, margin = f"{far:.2g} PSI", f"{watched.margin:.2g} PSI"
         case "class_mix" if watched.part is None:
             what, margin = f"a distance of {far:.2g}", f"{watched.margin:.2g}"
         case _:

@@ -90,6 +90,8 @@ class Rehearsed:
     changes: Mapping[str, float]
     classes: int = 0
     confidence: Counts = ()
+    labelled: bool = False
+    """It was sent true labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.store import migrations
+from control_plane.store.alarms import Alarms
 from control_plane.store.audit import Audit
 from control_plane.store.bets import Bets
 from control_plane.store.bundles import Bundles
 from control_plane.store.certificates import Certificates
 from control_plane.store.connections import Connections
 from control_plane.store.devices import Devices
+from control_plane.store.drift_rows import DriftRows
 from control_plane.store.events import Events
 from control_plane.store.evidence import EvidenceRows
 from control_plane.store.idempotency import Idempotency
@@ -26,6 +28,7 @@ from control_plane.store.records import Records
 from control_plane.store.rollouts import Rollouts
 from control_plane.store.shadows import Shadows
 from control_plane.store.tokens import Tokens
+from control_plane.store.webhooks import Webhooks
 
 
 class Store:
@@ -60,6 +63,9 @@ class Store:
         self.records = Records(get)
         self.people = People(get, write)
         self.audit = Audit(get, write)
+        self.drift = DriftRows(get, write)
+        self.alarms = Alarms(get, write)
+        self.webhooks = Webhooks(get, write)
 
     def connection(self) -> sqlite3.Connection:
         return self._connections.get()
@@ -86,8 +92,8 @@ class Store:
         """Note a change: the event for whoever watches, the record for whoever asks later.
 
         Belongs into the `write()` block of the change itself. `who` is a person's name,
-        `device:<id>`, `gate`, `ticker` or `control plane`; `evidence` the digest of what an
-        automatic decision rests on.
+        `device:<id>`, `gate`, `ticker`, `drift watch` or `control plane`; `evidence` the digest
+        of what an automatic decision rests on.
         """
         with self.write():
             said = {**data, "why": why} if why else data

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar
 
 from control_plane.rollout.clock import Span
 from control_plane.rollout.exposure import Placed, latest_end, within
 from protocol.codec import MAX_UP_UNPACKED, decode
-from protocol.histogram import CONFIDENCE_BINS, LATENCY_SLOTS
 from protocol.identifiers import MAX_INT, DeviceId, Digest, digest_hex
 from protocol.reported import ReportedState
 from protocol.telemetry import (
@@ -125,43 +126,62 @@ class RecordQueries:
         profile: Digest,
         groups: Mapping[str, Collection[DeviceId]],
         *,
-        classes: int,
+        classes: int | None = None,
         since_ms: int = 0,
         until_ms: int = MAX_INT,
     ) -> dict[str, Merged[InferenceWindow]]:
-        """Per group the sum of its devices' windows that overlap the time range.
+        """Per group the sum of its devices' windows that overlap the time range, without scores.
 
-        `classes` is the number of classes of the contract. Times are the devices' own.
+        `classes` is the number of classes of the contract; None leaves them out of the sum. Times
+        are the devices' own.
         """
-
-        def fits(window: InferenceWindow) -> bool:
-            return (
-                len(window.latency) in (0, LATENCY_SLOTS)
-                and len(window.confidence) in (0, CONFIDENCE_BINS)
-                and len(window.classes) in (0, classes)
-            )
-
+        member = {device: name for name, devices in groups.items() for device in devices}
         empty = InferenceWindow(manifest, profile)
-        return self._merged("inference", empty, groups, fits, since_ms, until_ms)
+        sums = dict.fromkeys(groups, Merged(empty))
+        seen: dict[str, set[str]] = {name: set() for name in groups}
+        for device, window in self._bodies("inference", empty, since_ms, until_ms):
+            name = member.get(device)
+            if name is None:
+                continue
+            if (window.manifest, window.profile) != (manifest, profile) or (
+                classes is not None and len(window.classes) not in (0, classes)
+            ):
+                sums[name] = replace(sums[name], unfit=sums[name].unfit + 1)
+                continue
+            seen[name].add(device)
+            kept = replace(window, score=(), classes=window.classes if classes is not None else ())
+            sums[name] = _plus(sums[name], kept)
+        return {name: replace(sums[name], devices=len(seen[name])) for name in groups}
 
-    def drift(
+    def drift_by_device(
         self,
         manifest: Digest,
         profile: Digest,
-        groups: Mapping[str, Collection[DeviceId]],
         *,
         slots: Sequence[int],
+        residual: int = 0,
         since_ms: int = 0,
         until_ms: int = MAX_INT,
-    ) -> dict[str, Merged[DriftWindow]]:
-        """Like `inference`, for counts of inputs. `slots` per feature are those of the profile."""
+    ) -> Iterator[tuple[DeviceId, Merged[DriftWindow]]]:
+        """Per device the sum of its windows that overlap the time range, one device after another.
+
+        `slots` per feature, and of the `residual` (0: there is none), are those of the profile.
+        """
         shape = tuple(slots)
-
-        def fits(window: DriftWindow) -> bool:
-            return not window.counts or tuple(map(len, window.counts)) == shape
-
         empty = DriftWindow(manifest, profile)
-        return self._merged("drift", empty, groups, fits, since_ms, until_ms)
+        found = self._bodies("drift", empty, since_ms, until_ms)
+        for device, windows in groupby(found, key=itemgetter(0)):
+            merged = Merged(empty, devices=1)
+            for _, window in windows:
+                if (
+                    (window.manifest, window.profile) != (manifest, profile)
+                    or (window.counts and tuple(map(len, window.counts)) != shape)
+                    or len(window.residual) not in (0, residual)
+                ):
+                    merged = replace(merged, unfit=merged.unfit + 1)
+                else:
+                    merged = _plus(merged, window)
+            yield device, merged
 
     def windows(
         self,
@@ -222,53 +242,28 @@ class RecordQueries:
             if code in (None, each)
         ]
 
-    def _merged(
-        self,
-        kind: str,
-        empty: Window,
-        groups: Mapping[str, Collection[DeviceId]],
-        fits: Callable[[Window], bool],
-        since_ms: int,
-        until_ms: int,
-    ) -> dict[str, Merged[Window]]:
-        member = {device: name for name, devices in groups.items() for device in devices}
-        sums: dict[str, Window] = dict.fromkeys(groups, empty)
-        tally = {name: [0, 0] for name in groups}
-        seen: dict[str, set[str]] = {name: set() for name in groups}
-        for device, window in self._bodies(kind, empty, since_ms, until_ms):
-            name = member.get(device)
-            if name is None:
-                continue
-            if not fits(window) or (window.manifest, window.profile) != (
-                empty.manifest,
-                empty.profile,
-            ):
-                tally[name][1] += 1
-                continue
-            sums[name] = _plus(sums[name], window)
-            tally[name][0] += 1
-            seen[name].add(device)
-        return {
-            name: Merged(sums[name], tally[name][0], len(seen[name]), tally[name][1])
-            for name in groups
-        }
-
     def _bodies(
         self, kind: str, empty: Window, since_ms: int, until_ms: int
     ) -> Iterator[tuple[DeviceId, Window]]:
+        """By device."""
         rows = self._connect().execute(
-            "SELECT device, body FROM record WHERE stream=? AND t1>=? AND t0<=?",
+            "SELECT device, body FROM record WHERE stream=? AND t1>=? AND t0<=? ORDER BY device",
             (stream_name(kind, empty.manifest, empty.profile), since_ms, until_ms),
         )
         for device, body in rows:
             yield device, _read(body, type(empty))
 
 
-def _plus(first: Window, second: Window) -> Window:
+def both(first: Window, second: Window) -> Window:
+    """Their sum. Raises `ValueError` for windows of other models, profiles or bins."""
     merged = merge_bodies(first, second)
     if not isinstance(merged, type(first)):
         raise TypeError("counts and counts give counts")
     return merged
+
+
+def _plus(merged: Merged[Window], window: Window) -> Merged[Window]:
+    return replace(merged, body=both(merged.body, window), windows=merged.windows + 1)
 
 
 _CLOSED: Final = (

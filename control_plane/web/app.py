@@ -8,6 +8,8 @@ from typing import Final
 from fastapi import APIRouter, Depends, FastAPI
 
 from control_plane.web import (
+    alarm_explaining,
+    alarms,
     audit,
     bundles,
     carried,
@@ -16,6 +18,7 @@ from control_plane.web import (
     devices,
     drafts,
     drift,
+    drift_budget,
     enrol,
     events,
     export,
@@ -28,6 +31,7 @@ from control_plane.web import (
     rollout_evidence,
     rollouts,
     trust,
+    webhooks,
 )
 from control_plane.web.auth import RequireToken, bearer, identify
 from control_plane.web.description import describe
@@ -96,8 +100,8 @@ def create_app(parts: Parts) -> FastAPI:
     )
     for module in (
         audit, bundles, releases, drafts, denials, enrol, device_identity, devices, rollouts,
-        rollout_evidence, drift, records, carried, events, export, operations, payloads, people,
-        trust,
+        rollout_evidence, drift, drift_budget, alarms, alarm_explaining, webhooks, records, carried,
+        events, export, operations, payloads, people, trust,
     ):  # fmt: skip
         fleet.include_router(module.router)
     app.include_router(fleet)

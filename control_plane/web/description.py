@@ -17,6 +17,7 @@ TAGS: Final = [
     {"name": "devices", "description": "Enrolment, labels, pins, what devices report."},
     {"name": "rollouts", "description": "Bringing a version to devices in waves, and back."},
     {"name": "telemetry", "description": "Drift by cohort, records, events."},
+    {"name": "alarms", "description": "What was found in inputs, the budget, who is told."},
     {"name": "trust", "description": "Signed metadata, for an approver's own TUF client."},
     {"name": "people", "description": "Who may call the API, in which role."},
     {"name": "audit", "description": "Who changed what, in a chain that shows when it is touched."},

@@ -57,7 +57,7 @@ class GateRow:
     """The class, of a class mix."""
     sign: int
     exposure_seconds: float
-    unit: Literal["ratio", "sd", "points"]
+    unit: Literal["ratio", "sd", "points", "psi"]
     allowed: float | None
     seen: float | None
     role: Literal["guard", "watch"]

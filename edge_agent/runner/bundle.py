@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from edge_agent.runner.binary import NUMPY_TYPES, Array
+from edge_agent.runner.binary import NUMPY_TYPES, Array, from_binary
+from edge_agent.watch.columns import Columns
 from protocol.bundle import Index, Variant, decode_index, decode_manifest
 from protocol.codec import MAX_BUNDLE_DOCUMENT
-from protocol.errors import PeerError
-from protocol.members import Contract, Policy, Profile, member_document
+from protocol.errors import InvalidRequest, PeerError
+from protocol.members import Contract, Policy, Profile, TensorSpec, member_document
 from protocol.rules import check_rules
-from protocol.safetensors import parse_header
+from protocol.safetensors import TensorView, parse_header
 
 MAX_GOLDEN = 256 * 1024 * 1024
 
@@ -61,19 +61,14 @@ def read_bundle(path: Path) -> Bundle:
     _check_profile(contract, profile)
     if policy.rules is not None:
         # When the bundle is loaded, not when they are needed.
-        check_rules(policy.rules, contract, [feature.name for feature in profile.features])
+        check_rules(policy.rules, contract, profile.columns)
     return Bundle(path, index, variant, contract, profile, policy)
 
 
 def read_golden(bundle: Bundle) -> Golden:
     """Raises `PeerError` unless there is one tensor for each input and output of the contract."""
     data = _bounded(bundle.file("golden"), MAX_GOLDEN)
-    arrays = {
-        name: np.frombuffer(data[view.start : view.stop], NUMPY_TYPES[view.datatype]).reshape(
-            view.shape
-        )
-        for name, view in parse_header(data).items()
-    }
+    arrays = {name: _array(name, view, data) for name, view in parse_header(data).items()}
     sides: dict[str, dict[str, Array]] = {"input": {}, "output": {}}
     for side, specs in (("input", bundle.contract.inputs), ("output", bundle.contract.outputs)):
         for spec in specs:
@@ -84,16 +79,21 @@ def read_golden(bundle: Bundle) -> Golden:
     return Golden(sides["input"], sides["output"])
 
 
+def _array(name: str, view: TensorView, data: bytes) -> Array:
+    raw = data[view.start : view.stop]
+    if view.datatype != "BYTES":
+        return np.frombuffer(raw, NUMPY_TYPES[view.datatype]).reshape(view.shape)
+    try:
+        return from_binary(TensorSpec(name[:80], view.datatype, view.shape), memoryview(raw))
+    except InvalidRequest as error:
+        raise PeerError("OUT-B121", error.why) from error
+
+
 def _check_profile(contract: Contract, profile: Profile) -> None:
-    if not profile.features:
-        return
-    first = contract.inputs[0]
-    columns = first.shape[1:] if len(first.shape) > 1 else (1,)
-    if first.datatype == "BYTES" or -1 in columns or prod(columns) != len(profile.features):
-        raise ValueError(
-            f"the profile has {len(profile.features)} features, {first.name} is "
-            f"{first.datatype} {list(first.shape)}"
-        )
+    Columns(contract, profile)
+    score = contract.output("score")
+    if profile.score is not None and (score is None or score.datatype == "BYTES"):
+        raise ValueError("the profile has a score, the contract no output that is one")
 
 
 def _bounded(path: Path, limit: int) -> bytes:

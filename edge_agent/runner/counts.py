@@ -8,17 +8,21 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.runner.views import ModelWindows
+from edge_agent.watch.columns import Columns
 from edge_agent.watch.fold import (
     FeatureFold,
+    binned,
     class_counts,
     confidence_counts,
     counts_classes,
     has_confidence,
 )
+from edge_agent.watch.residual import Residuals
 from edge_agent.watch.ring import Ring
-from protocol.histogram import CONFIDENCE_BINS, LATENCY_SLOTS
+from protocol.histogram import CONFIDENCE_BINS, LATENCY_SLOTS, Counts
 from protocol.identifiers import Digest
 from protocol.members import Contract, Profile
 from protocol.telemetry import DriftWindow, InferenceWindow, merge_bodies
@@ -82,12 +86,26 @@ class Tally:
         self._no_drift = DriftWindow(manifest, profile_digest)
         self._before = self._nothing
         self._lock = threading.Lock()
-        self._features = FeatureFold(profile.features) if profile.features else None
-        self._ring = Ring(contract, self._fold_waiting, columns=self._features is not None)
+        self._window = (profile.window_s, profile.window_rows)
+        columns = Columns(contract, profile)
+        self.columns: Columns | None = None if columns.plain or not profile.features else columns
+        """What makes the first argument of `answered` out of inputs and outputs. None: the first
+        input itself is that."""
+        self._features = len(profile.features)
+        self._streams = _streams(profile)
+        self._residuals = _residuals(profile)
+        self._scores = FeatureFold([profile.score]) if profile.score is not None else None
+        self._ring = Ring(
+            contract,
+            self._fold_waiting,
+            columns=self._streams is not None,
+            width=self.columns.width if self.columns is not None else None,
+            score=self._scores is not None,
+        )
         self.answered = self._ring.push
-        """`(first input, outputs by name, rows, seconds)` of one answer. Raises `ValueError` for
-        outputs that cannot be counted, and has then counted nothing."""
-        self.shortcut = self._ring.shortcut
+        """`(what is monitored, outputs by name, rows, seconds)` of one answer. Raises `ValueError`
+        for outputs that cannot be counted, and has then counted nothing."""
+        self.shortcut = self._ring.shortcut if self.columns is None else None
         self._reset()
 
     def _reset(self) -> None:
@@ -96,7 +114,11 @@ class Tally:
         self._latency = np.zeros(LATENCY_SLOTS, np.int64)
         self._confidence = np.zeros(CONFIDENCE_BINS, np.int64)
         self._classes = np.zeros(len(self._contract.classes), np.int64)
-        self._columns = np.zeros(self._features.size if self._features else 0, np.int64)
+        self._columns = np.zeros(self._streams.size if self._streams else 0, np.int64)
+        self._score = np.zeros(self._scores.size if self._scores else 0, np.int64)
+        self._labelled = self._correct = 0
+        self._labelled_bins = np.zeros(CONFIDENCE_BINS, np.int64)
+        self._correct_bins = np.zeros(CONFIDENCE_BINS, np.int64)
 
     def failed(self) -> None:
         with self._lock:
@@ -111,6 +133,18 @@ class Tally:
         with self._lock:
             self._by_rules += 1
 
+    def feedback(self, correct: NDArray[np.bool_], confidence: NDArray[np.float32] | None) -> None:
+        """Count rows whose true label came: [rows] whether the prediction was right, and how sure
+        it was, NaN where that is not known. They are not answers: those were counted before."""
+        if confidence is None:
+            confidence = np.full(len(correct), np.nan, np.float32)
+        labelled, right = binned(confidence), binned(confidence[correct])
+        with self._lock:
+            self._labelled += len(correct)
+            self._correct += int(correct.sum())
+            self._labelled_bins += labelled
+            self._correct_bins += right
+
     def peek(self) -> InferenceWindow:
         """Everything since the model was loaded."""
         with self._lock:
@@ -122,18 +156,21 @@ class Tally:
             inference = self._open()
             if inference == self._nothing:
                 return None
+            streams = self._streams.split(self._columns) if self._streams else ()
             drift = replace(
                 self._no_drift,
                 rows=inference.rows,
-                counts=self._features.split(self._columns) if self._features else (),
+                counts=streams[: self._features],
+                residual=streams[-1] if len(streams) > self._features else (),
             )
             self._before = _sum(self._before, inference)
             self._reset()
-            return ModelWindows(self._model, self._digest, inference, drift)
+            return ModelWindows(self._model, self._digest, inference, drift, *self._window)
 
     def _open(self) -> InferenceWindow:
         self._fold()
-        if not (self._requests or self._errors or self._refused or self._by_rules):
+        counted = self._requests or self._errors or self._refused or self._by_rules
+        if not (counted or self._labelled):
             return self._nothing
         contract = self._contract
         return replace(
@@ -148,6 +185,11 @@ class Tally:
             latency=tuple(self._latency.tolist()),
             confidence=tuple(self._confidence.tolist()) if has_confidence(contract) else (),
             classes=tuple(self._classes.tolist()) if counts_classes(contract) else (),
+            labelled=self._labelled,
+            correct=self._correct,
+            labelled_bins=_unless_empty(self._labelled_bins),
+            correct_bins=_unless_empty(self._correct_bins),
+            score=tuple(self._score.tolist()),
         )
 
     def _fold_waiting(self) -> None:
@@ -163,10 +205,35 @@ class Tally:
         self._nonfinite += block.nonfinite
         self._outside += block.outside
         self._latency += block.latency
-        self._confidence += confidence_counts(block.answers)
-        self._classes += class_counts(block.answers, len(self._classes))
-        if self._features is not None and block.columns is not None:
-            self._columns += self._features(block.columns)
+        if has_confidence(self._contract):
+            self._confidence += confidence_counts(block.answers)
+        if counts_classes(self._contract):
+            self._classes += class_counts(block.answers, len(self._classes))
+        if self._streams is not None and (watched := block.columns) is not None:
+            if self._residuals is not None:
+                watched = self._residuals.behind(watched)
+            self._columns += self._streams(watched)
+        if self._scores is not None and block.scores is not None:
+            self._score += self._scores(block.scores)
+
+
+def _streams(profile: Profile) -> FeatureFold | None:
+    """Counts the features and, behind them, the residual."""
+    if not profile.features:
+        return None
+    return FeatureFold([profile.stream(index) for index in range(profile.streams)])
+
+
+def _residuals(profile: Profile) -> Residuals | None:
+    """None also where the errors come with the coordinates of a projected output."""
+    if profile.residual is None or profile.residual.basis is None:
+        return None
+    numbers = [n for n, feature in enumerate(profile.features) if feature.kind == "number"]
+    return Residuals(profile.residual.basis, numbers)
+
+
+def _unless_empty(bins: NDArray[np.int64]) -> Counts:
+    return tuple(bins.tolist()) if bins.any() else ()
 
 
 def _sum(first: InferenceWindow, second: InferenceWindow) -> InferenceWindow:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from edge_agent.runner.blame import DOING, Doing, Notebook, note_of
 from edge_agent.runner.bundle import Bundle, read_bundle, read_golden
 from edge_agent.runner.contract import check_inputs, check_outputs
 from edge_agent.runner.counts import Tally
+from edge_agent.runner.feedback import parse_feedback
 from edge_agent.runner.oip import (
     Array,
     Encoded,
@@ -30,7 +32,7 @@ from edge_agent.runner.samples import Samples
 from edge_agent.runner.session import ModelFailed, Session, TooLarge
 from edge_agent.runner.views import Load, RunnerFailed
 from protocol.errors import Failed, InvalidRequest, NotUnderstood, OutriderError, PeerError
-from protocol.members import TensorSpec
+from protocol.members import Profile, TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,8 @@ class Served:
             self.contract,
             self._bundle.profile,
         )
+        # It has its own form of the profile: thousands of numbers need not stay as objects.
+        self._bundle = replace(self._bundle, profile=Profile(self._bundle.profile.rows))
 
     def infer(self, body: bytes | bytearray, header: str | None = None) -> Encoded:
         """`header` is the value of `Inference-Header-Content-Length`, None without.
@@ -113,7 +117,9 @@ class Served:
             answer = self._encoded(request, wanted, outputs)
             first = inputs[contract.inputs[0].name]
             now_s = time.perf_counter()
-            self.tally.answered(first, outputs, rows, now_s - started)
+            columns = self.tally.columns
+            watched = first if columns is None else columns(inputs, outputs, rows)
+            self.tally.answered(watched, outputs, rows, now_s - started)
             if (samples := self.samples) is not None:
                 samples.offer(inputs, outputs, now_s)
         except (ModelFailed, ValueError, TypeError, MemoryError) as error:
@@ -154,6 +160,24 @@ class Served:
             request.binary_outputs(wanted),
             parameters,
         )
+
+    def feedback(self, body: bytes | bytearray) -> int:
+        """Count true labels that came; returns how many.
+
+        Raises `InvalidRequest` OUT-I117 for what is no feedback, OUT-I107 where it is about
+        another version, `Failed` OUT-D352 where it is not the model that answers.
+        """
+        feedback = parse_feedback(body)
+        if (about := feedback.version) is not None and about != self.version:
+            raise InvalidRequest(
+                "OUT-I107",
+                f"{self.load.model}/{repr(about[:80])[1:-1]} does not run here, "
+                f"{self.version} does",
+            )
+        if self._session is None:
+            raise Failed("OUT-D352", f"{self.load.model} itself does not answer here now")
+        self.tally.feedback(feedback.correct, feedback.confidence)
+        return len(feedback.correct)
 
     def count_refused(self) -> None:
         """A request that was refused before its body got here."""
@@ -206,5 +230,4 @@ def _rules(bundle: Bundle) -> RulesSession:
     """Raises `ValueError`."""
     if bundle.policy.rules is None:
         raise ValueError("its policy has no rules")
-    names = tuple(feature.name for feature in bundle.profile.features)
-    return RulesSession(bundle.policy.rules, bundle.contract, names)
+    return RulesSession(bundle.policy.rules, bundle.contract, bundle.profile.columns)

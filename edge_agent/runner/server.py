@@ -35,6 +35,7 @@ class Model(Protocol):
     answering: Answering
 
     def infer(self, body: bytes | bytearray, header: str | None) -> Encoded: ...
+    def feedback(self, body: bytes | bytearray) -> int: ...
     def count_refused(self) -> None: ...
 
 
@@ -139,6 +140,8 @@ class Application:
                 return _ready(name, model)
             case ["infer"]:
                 return _infer(model, request)
+            case ["feedback"]:
+                return _feedback(name, model, request)
         raise InvalidRequest("OUT-I111", "no such path")
 
 
@@ -169,9 +172,7 @@ def _infer(model: Model, request: Request) -> Answer:
     if request.method != "POST":
         raise WrongMethod("POST")
     try:
-        if request.body is None:
-            raise InvalidRequest("OUT-I105", f"a request has at most {MAX_BODY:,} bytes")
-        body = unpack(request.body, request.fields.get(b"content-encoding"))
+        body = _body(request)
     except InvalidRequest:
         model.count_refused()
         raise
@@ -180,6 +181,21 @@ def _infer(model: Model, request: Request) -> Answer:
         return Answer(200, encoded.body)
     header = (b"inference-header-content-length", b"%d" % encoded.json_bytes)
     return Answer(200, encoded.body, _BINARY, (header,))
+
+
+def _feedback(name: str, model: Model, request: Request) -> Answer:
+    if request.method != "POST":
+        raise WrongMethod("POST")
+    counted = model.feedback(_body(request))
+    said = {"model_name": name, "model_version": model.version, "counted": counted}
+    return Answer(200, msgspec.json.encode(said))
+
+
+def _body(request: Request) -> bytes | bytearray:
+    """Unpacked. Raises `InvalidRequest` for one that is too long or packed in another way."""
+    if request.body is None:
+        raise InvalidRequest("OUT-I105", f"a request has at most {MAX_BODY:,} bytes")
+    return unpack(request.body, request.fields.get(b"content-encoding"))
 
 
 def _reads(request: Request) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from edge_agent.room import Need
 from edge_agent.runner.sample import Sample as Sample
 from protocol.errors import Failed
-from protocol.identifiers import Digest
+from protocol.identifiers import Count, Digest
 from protocol.reported import Answering, Shadow
 from protocol.telemetry import DriftWindow, InferenceWindow
 
@@ -63,12 +63,14 @@ class Death:
 @dataclass(frozen=True, slots=True)
 class ModelWindows:
     """Counts of one model. `inference.answers` are requests answered with 200: `errors` and
-    `refused` come on top of them."""
+    `refused` come on top of them. `window_s` and `window_rows` are those of its profile."""
 
     model: str
     digest: Digest
     inference: InferenceWindow
     drift: DriftWindow
+    window_s: float = 3600.0
+    window_rows: Count = 50
 
 
 @dataclass(frozen=True, slots=True)

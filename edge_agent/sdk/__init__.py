@@ -12,6 +12,10 @@ Two ways, with the same call and the same answer:
     with Local("digits") as digits:                 # runs the model in this process
         answer = digits.infer(pixels)
 
+Whoever learns later what was true says so, and both count it:
+
+    digits.feedback(truth, predicted, sure, version=answer.version)
+
 `Client` is the one to begin with. It asks the process that runs models: a model that crashes takes
 that process down and never the application, a new version begins between two requests, and a
 connection that ends under it is opened again, once. It needs numpy and msgspec only.

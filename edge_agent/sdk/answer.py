@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 Inputs: TypeAlias = Mapping[str, Array] | Array
 """Arrays by name, or the only one."""
+Labels: TypeAlias = Sequence[str | int | float | bool] | Array
+"""One for each row. Text, or a number, or an array [rows] of either."""
+Confidences: TypeAlias = Sequence[float | None] | Array
+"""From 0 to 1, one for each row; None or NaN where it is not known."""
 
 
 class Answer(NamedTuple):

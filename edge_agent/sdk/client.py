@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from edge_agent import settings
 from edge_agent.sdk import wire
-from edge_agent.sdk.answer import Answer, Inputs
+from edge_agent.sdk.answer import Answer, Confidences, Inputs, Labels
 from edge_agent.sdk.connection import Connection
 from edge_agent.sdk.wire import Metadata
 from protocol.errors import InvalidRequest
@@ -81,6 +81,31 @@ class Client:
         if self._metadata is not None and answer.version not in self._metadata.versions:
             self._metadata = None
         return answer
+
+    def feedback(
+        self,
+        labels: Labels,
+        predictions: Labels,
+        confidences: Confidences | None = None,
+        *,
+        version: str | None = None,
+    ) -> int:
+        """Say what was true of rows that were asked before: counts them, and returns how many.
+
+        `labels` are what was true, `predictions` what the model had said of the same rows in the
+        same order (`answer.outputs["label"]`), `confidences` how sure it was, None or NaN where
+        that is not known. `version` is that of the answer (`answer.version`): labels of a version
+        that does not run any more are refused. Nothing of them is kept but counts.
+
+        Raises `InvalidRequest` OUT-I117 for what does not fit, OUT-I107 for another version, and
+        like `infer` where nobody answers.
+        """
+        body = wire.feedback(labels, predictions, confidences, version)
+        headers = {"Content-Type": "application/json"}
+        reply = self._connection.ask("POST", f"{self._path}/feedback", body, headers)
+        if reply.status != 200:
+            raise wire.problem(reply.status, reply.body)
+        return wire.counted(reply.body)
 
     def metadata(self) -> Metadata:
         """What the model takes and gives; asked again only after its version has changed.

@@ -3,7 +3,7 @@
 A connection may end under a request: its runner has been replaced, the agent restarts, it was idle
 too long. That is worth one more try, on a new connection, if the server has not begun to answer.
 Whatever it has answered stands: half an answer, an error and a slow answer are never asked again.
-An inference changes nothing but counts, so that it may be asked twice.
+An inference changes nothing but counts, so that it may be asked twice, and so does feedback.
 """
 
 from __future__ import annotations

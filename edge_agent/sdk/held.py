@@ -74,7 +74,7 @@ def _caller(
     names = [spec.name for spec in contract.outputs]
     named = _naming(names)
     ranges = _ranges(contract) if check == "values" else ()
-    answered = tally.answered
+    answered, columns = tally.answered, tally.columns
     first_name = contract.inputs[0].name
     # A request of one row to a model with one input is what costs most beside the model.
     single = contract.inputs[0] if len(contract.inputs) == 1 else None
@@ -114,7 +114,8 @@ def _caller(
                     return new(Answer, (outputs, model, version, "model"))
             else:
                 outputs = named(results)
-            answered(first, outputs, rows, now() - started)
+            watched = first if columns is None else columns(by_name, outputs, rows)
+            answered(watched, outputs, rows, now() - started)
         except Exception as error:
             # Blind: onnxruntime's exceptions have no base class of their own.
             tally.failed()

@@ -18,11 +18,13 @@ from typing import Final, Self
 
 from edge_agent import settings
 from edge_agent.disk import Disk
+from edge_agent.runner.feedback import parse_feedback
 from edge_agent.runner.views import Load
-from edge_agent.sdk.answer import Answer, Inputs
+from edge_agent.sdk import wire
+from edge_agent.sdk.answer import Answer, Confidences, Inputs, Labels
 from edge_agent.sdk.following import Following
 from edge_agent.sdk.held import Check, Held
-from protocol.errors import Unavailable
+from protocol.errors import InvalidRequest, Unavailable
 from protocol.identifiers import Digest, ModelName, model_name
 
 LOOK_S: Final = 0.2
@@ -98,6 +100,30 @@ class Local:
         if held is None:
             raise Unavailable("OUT-I122", f"nothing may answer as {self.model} now")
         return held.ask(inputs)
+
+    def feedback(
+        self,
+        labels: Labels,
+        predictions: Labels,
+        confidences: Confidences | None = None,
+        *,
+        version: str | None = None,
+    ) -> int:
+        """Count true labels, as `Client.feedback` does, of answers that were given here.
+
+        Raises `InvalidRequest` OUT-I117 for what does not fit, OUT-I107 for another version than
+        the one that answers here now, `Unavailable` OUT-I122 like `infer`.
+        """
+        # By way of the same text as over the socket, so that the same is counted and refused.
+        feedback = parse_feedback(wire.feedback(labels, predictions, confidences, version))
+        held = self._held
+        if held is None:
+            raise Unavailable("OUT-I122", f"nothing may answer as {self.model} now")
+        if version is not None and version != held.version:
+            why = f"{self.model}/{version[:80]} does not run here, {held.version} does"
+            raise InvalidRequest("OUT-I107", why)
+        held.tally.feedback(feedback.correct, feedback.confidence)
+        return len(feedback.correct)
 
     @property
     def version(self) -> str | None:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from edge_agent.runner.binary import NUMPY_TYPES, from_binary, to_binary
 from edge_agent.runner.contract import Given
-from edge_agent.sdk.answer import Answer, Array
+from edge_agent.sdk.answer import Answer, Array, Confidences, Labels
 from protocol.errors import Failed, InvalidRequest, OutriderError, Unavailable
 from protocol.problems import CATALOGUE
 
@@ -42,6 +42,10 @@ class _Parameters(Struct, frozen=True):
     answered_by: str = "model"
 
 
+class _Counted(Struct, frozen=True):
+    counted: int
+
+
 class _Output(Struct, frozen=True):
     name: str
     datatype: str
@@ -59,6 +63,7 @@ class _Answer(Struct, frozen=True):
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
 _METADATA: Final = msgspec.json.Decoder(Metadata)
+_COUNTED: Final = msgspec.json.Decoder(_Counted)
 _ERROR: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -114,6 +119,30 @@ def answer(body: bytes, header: str | None) -> Answer:
     return Answer(outputs, said.model_name, said.model_version, said.parameters.answered_by)
 
 
+def feedback(
+    labels: Labels, predictions: Labels, confidences: Confidences | None, version: str | None
+) -> bytes:
+    """Raises `InvalidRequest` OUT-I117 for what is no list of labels."""
+    document: dict[str, Any] = {"labels": _rows(labels), "predictions": _rows(predictions)}
+    if confidences is not None:
+        # JSON has no NaN: msgspec writes null, which says the same.
+        document["confidences"] = _rows(confidences)
+    if version is not None:
+        document["model_version"] = version
+    try:
+        return msgspec.json.encode(document)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest("OUT-I117", str(error)[:200]) from error
+
+
+def counted(body: bytes) -> int:
+    """Raises `Failed` OUT-I121."""
+    try:
+        return _COUNTED.decode(body).counted
+    except msgspec.MsgspecError as error:
+        raise Failed("OUT-I121", str(error)[:200]) from error
+
+
 def metadata(body: bytes) -> Metadata:
     """Raises `Failed` OUT-I121."""
     try:
@@ -135,6 +164,23 @@ def problem(status: int, body: bytes) -> OutriderError:
     if status == 503:
         return Unavailable(code if code in CATALOGUE else "OUT-I108", why[:500])
     return Failed(code if code in CATALOGUE else "OUT-I110", why[:500])
+
+
+def _rows(given: Labels | Confidences) -> list[Any]:
+    """Python's own values of rows, text for bytes. Raises `InvalidRequest` OUT-I117 for an array
+    that is not [rows], and for one text."""
+    if isinstance(given, str | bytes):
+        raise InvalidRequest("OUT-I117", "one text is no list of labels")
+    values = given.tolist() if isinstance(given, np.ndarray) else list(given)
+    if isinstance(given, np.ndarray) and given.ndim != 1:
+        raise InvalidRequest("OUT-I117", f"labels are [rows], these are {list(given.shape)}")
+    return [_plain(value) for value in values]
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _datatype(name: str, array: Array) -> str:

@@ -20,6 +20,7 @@ from protocol.reported import ModelState, Outcome
 Happened = tuple[int, str]
 
 _SUPERSEDED: Final = problem("superseded").code
+_DRIFTED: Final = problem("inputs_drifted").code
 
 
 def happened(before: Status, after: Status) -> Iterator[Happened]:
@@ -70,6 +71,19 @@ def _model(
         ordered = after.waiting in (MAINTENANCE, SHADOWING)
         level = logging.INFO if ordered else logging.WARNING
         yield level, f"{waits} waits: {_problem(after.waiting, after.waiting_detail)}"
+    yield from _inputs(status, model, was, after)
+
+
+def _inputs(status: Status, model: str, was: ModelState, after: ModelState) -> Iterator[Happened]:
+    """What the detectors of drift found out about what serves."""
+    if after.serving is None or after.drift is None:
+        return
+    name = _name(status, model, after.serving)
+    before = was.drift is not None and was.drift.since_ms > 0 and was.serving == after.serving
+    if after.drift.since_ms and not before:
+        yield logging.WARNING, f"{name}: {_problem(_DRIFTED, after.drift.feature)}"
+    elif before and not after.drift.since_ms:
+        yield logging.INFO, f"{name}: inputs are as usual again"
 
 
 def _outcome(name: str, last: Outcome) -> Happened:

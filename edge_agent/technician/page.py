@@ -1,10 +1,13 @@
 """What a technician reads first: one line that says how the device is, then why, then what to do.
 
 Pure: `Status` in, lines and an exit code out. 0 normal, 8 needs a look, 1 no working model.
+
+Long because the lines of a page are read together.
 """
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +15,10 @@ from datetime import datetime
 from typing import Final
 
 from edge_agent.technician.status import Answers, Status, TrialStatus
+from protocol.edetector import BURN_IN
 from protocol.identifiers import Digest, short, split_device_id
 from protocol.problems import problem
-from protocol.reported import LocalPin, ModelState, Outcome, Shadow
+from protocol.reported import DriftState, LocalPin, ModelState, Outcome, Shadow
 from protocol.wording import clock, date, day, duration, share, size, size_of
 
 NORMAL: Final = 0
@@ -129,6 +133,8 @@ def _model(status: Status, model: str, state: ModelState) -> Iterator[str]:
     else:
         yield _row("why", _why(status, state))
     yield from _answers(status, model)
+    if state.drift is not None:
+        yield _row("drift", _drift(state.drift, status.now_ms))
     if state.shadow is not None and state.waiting == SHADOWING and state.target:
         yield _row("coming", shadowing(_name(status, state.target), state.shadow))
         if state.shadow.failures:
@@ -210,6 +216,18 @@ def _answers(status: Status, model: str) -> Iterator[str]:
     errors = share(answers.errors, answers.answers + answers.errors)
     parts.append(f"errors {errors} since it was loaded")
     yield _row("answers", "   ".join(parts))
+
+
+def _drift(drift: DriftState, now_ms: int) -> str:
+    """ "pixels_3 since 3 Nov 08:14 UTC (evidence 18.2, alarm at 15.4)"."""
+    # Rounded down: what has not reached the threshold is never shown as if it had.
+    evidence = math.floor(10 * drift.ln_e) / 10
+    of = f"(evidence {evidence:.1f}, alarm at {drift.threshold:.1f})"
+    if drift.since_ms:
+        return f"{drift.feature} since {date(drift.since_ms, now_ms)} {of}"
+    if not drift.settled:
+        return f"learning what is usual: {share(drift.windows, BURN_IN)} windows"
+    return f"none {of}"
 
 
 def _so_far(status: Status, model: str, state: ModelState) -> str:

@@ -230,6 +230,8 @@ class Totals:
             classes=np.zeros((n, 0)),
             labelled=total(self.labels),
             correct=total(self.correct),
+            drift=np.full(n, np.nan),
+            drift_rows=np.zeros(n),
         )
 
 

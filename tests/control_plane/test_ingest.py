@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.unpack import unpack
+from protocol.batch import encode_batch
 from protocol.codec import MAX_UP_UNPACKED, decode, decode_up, encode_up, to_wire
 from protocol.errors import PeerError, Unavailable
 from protocol.reported import ReportedState
@@ -26,7 +28,7 @@ from protocol.telemetry import (
     stream_name,
 )
 from tests.fakes.receiver import TOPICS, Receiver, RecordsFile
-from tests.fakes.telemetry import DEVICE, MANIFEST, PROFILE, compress, inference
+from tests.fakes.telemetry import DEVICE, MANIFEST, PROFILE, compress, drift, inference
 
 INFERENCE = stream_name("inference", MANIFEST, PROFILE)
 UP = TOPICS.up(DEVICE, "records")
@@ -61,6 +63,11 @@ def raw(**changes: object) -> bytes:
 
 def body(**changes: object) -> bytes:
     return raw(b={**to_wire(inference(5)), **changes})
+
+
+def evidence(*pairs: list[int]) -> bytes:
+    body = {**to_wire(drift(50)), "evidence": list(pairs)}
+    return raw(s=stream_name("drift", MANIFEST, PROFILE), n=50, b=body)
 
 
 def event(counts: dict[str, int], newest: dict[str, object], n: int) -> bytes:
@@ -128,6 +135,27 @@ HOSTILE = {
         b'\x01{"v":1,"x":[{"e":7,"s":"events/-/-","lo":0,"hi":0,"n":1,"b":{"counts":{"a":1},'
         b'"newest":{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}}}]}", "OUT-N210",
     ),
+    "more labels right than came": (body(labelled=5, correct=6), "OUT-N210"),
+    "more labels in bins than came": (
+        body(labelled=5, correct=1, labelled_bins=[6] + [0] * 19), "OUT-N210",
+    ),
+    "more right in bins than right": (
+        body(
+            labelled=5, correct=1, labelled_bins=[5] + [0] * 19, correct_bins=[2] + [0] * 19
+        ), "OUT-N210",
+    ),
+    "bins of right labels without any of labels": (
+        body(labelled=5, correct=1, correct_bins=[1] + [0] * 19), "OUT-N210",
+    ),
+    "evidence of a stream that no profile has": (evidence([4097, 50]), "OUT-N210"),
+    "evidence out of order": (evidence([3, 50], [2, 50]), "OUT-N210"),
+    "evidence of one stream twice": (evidence([3, 50], [3, 51]), "OUT-N210"),
+    "evidence above the cap": (evidence([3, 401]), "OUT-N210"),
+    "evidence of 17 streams": (evidence(*([index, 50] for index in range(17))), "OUT-N210"),
+    "a binary batch with something behind it": (
+        encode_batch(Upload(1, (window(),))) + b"\x00", "OUT-N210",
+    ),
+    "a binary bomb": (b"\x03\x01" + BOMB[1:], "OUT-N211"),
     "held ranges that run backwards": (
         b'\x01{"v":1,"held":[[7,"events/-/-",5,2]]}', "OUT-N210",
     ),
@@ -225,6 +253,34 @@ def test_states_reach_the_device_row_and_an_older_one_does_not_replace_it(receiv
     receiver.receive(upload(state(9, 1), state(5, 0)))
     receiver.receive(upload(state(7, 2)))
     assert receiver.states[DEVICE].order == 9
+
+
+def test_a_binary_batch_is_stored_as_json_would_have_been(receiver, tmp_path):
+    records = (window(0), window(1), state(5), labels(60, 30))
+    other = Receiver(RecordsFile(tmp_path / "other.db"))
+    for each, encode_it in ((receiver, encode_up), (other, encode_batch)):
+        each.receive(encode_it(Upload(1, records), compress))
+    query = "SELECT stream, lo, hi, part, n, body FROM record ORDER BY stream, lo"
+    rows = [each.file.connection().execute(query).fetchall() for each in (receiver, other)]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 4
+    other.file.close()
+
+
+def labels(answers: int, labelled: int) -> Record:
+    bins = (labelled - 10, *(0,) * 19)
+    counted = replace(inference(answers), labelled=labelled, correct=3, labelled_bins=bins)
+    return Record(7, INFERENCE, 9, 9, answers, to_wire(counted), FINAL, 10, 20)
+
+
+def test_labels_without_a_confidence_are_in_no_bin(receiver):
+    receiver.receive(upload(labels(60, 30)))
+    assert receiver.records.answers() == 60
+
+
+def test_a_greeting_says_which_codecs_are_read(receiver):
+    hello = decode(receiver.ingest.hellos([0])[0].data, Hello, limit=1000)
+    assert hello.codecs == (1, 2, 3)
 
 
 def test_a_want_goes_to_the_publisher_and_is_not_stored(receiver):

@@ -4,6 +4,7 @@ import itertools
 import random
 import sqlite3
 import threading
+from dataclasses import replace
 
 import pytest
 import sqlite_utils
@@ -270,22 +271,42 @@ def test_totals_are_sums_over_devices_and_variants(records):
     assert records.stored(DEVICE) == {"drift": 8, "inference": 14}
 
 
-def test_windows_are_merged_per_group_of_devices_and_time(records):
+def test_windows_of_inputs_are_merged_per_device_and_time(records):
     put(records, of(DRIFT, 0, 10, drift(10), at=1000), of(DRIFT, 1, 20, drift(20), at=2000))
     put(records, of(DRIFT, 0, 40, drift(40), at=3000), device="local-b")
     odd = DriftWindow(MANIFEST, PROFILE, 9, ((9,),))
-    put(records, of(DRIFT, 1, 9, odd), device="local-b")
-    groups = {"site=a": [DEVICE], "site=b": ["local-b"], "site=c": ["local-c"]}
-    merged = records.drift(MANIFEST, PROFILE, groups, slots=(4, 4))
+    other = DriftWindow(MANIFEST, PROFILE, 9, drift(9).counts, residual=(9,))
+    put(records, of(DRIFT, 1, 9, odd), of(DRIFT, 2, 9, other), device="local-b")
+    merged = dict(records.drift_by_device(MANIFEST, PROFILE, slots=(4, 4)))
     assert {name: (m.body.rows, m.windows, m.devices, m.unfit) for name, m in merged.items()} == {
-        "site=a": (30, 2, 1, 0),
-        "site=b": (40, 1, 1, 1),
+        DEVICE: (30, 2, 1, 0),
+        "local-b": (40, 1, 1, 2),
+    }
+    assert merged[DEVICE].body.counts == ((0, 30, 0, 0), (30, 0, 0, 0))
+    span = {"since_ms": 1500, "until_ms": 2500}
+    ((device, later),) = records.drift_by_device(MANIFEST, PROFILE, slots=(4, 4), **span)
+    assert (device, later.body.rows) == (DEVICE, 20)
+    (_, whole), _ = records.drift_by_device(MANIFEST, PROFILE, slots=(4, 4), residual=1)
+    assert (whole.body.residual, whole.unfit) == ((9,), 1)
+
+
+def test_answers_are_merged_per_group_of_devices(records):
+    put(records, window(0, 5, at=1000), window(1, 6, at=2000))
+    put(records, window(0, 7), device="local-b")
+    odd = replace(inference(9), classes=(9,), score=(1, 2))
+    put(records, of(INFERENCE, 1, 9, odd), device="local-b")
+    groups = {"site=a": [DEVICE], "site=b": ["local-b"], "site=c": ["local-c"]}
+    merged = records.inference(MANIFEST, PROFILE, groups, classes=3)
+    assert {n: (m.body.answers, m.windows, m.devices, m.unfit) for n, m in merged.items()} == {
+        "site=a": (11, 2, 1, 0),
+        "site=b": (7, 1, 1, 1),
         "site=c": (0, 0, 0, 0),
     }
-    assert merged["site=a"].body.counts == ((0, 30, 0, 0), (30, 0, 0, 0))
-    later = records.drift(MANIFEST, PROFILE, groups, slots=(4, 4), since_ms=1500, until_ms=2500)
-    assert later["site=a"].body.rows == 20
-    assert later["site=b"].body.rows == 0
+    merged = records.inference(MANIFEST, PROFILE, groups)
+    assert (merged["site=b"].body.answers, merged["site=b"].unfit) == (16, 0)
+    assert merged["site=b"].body.classes == merged["site=b"].body.score == ()
+    (later,) = records.inference(MANIFEST, PROFILE, {"a": [DEVICE]}, since_ms=1500).values()
+    assert later.body.answers == 6
 
 
 def test_windows_and_events_of_a_device_come_in_order_of_time(records):

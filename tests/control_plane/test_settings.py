@@ -57,6 +57,9 @@ def test_no_control_plane_here(tmp_path):
         ({"api_port": 70_000}, "port"),
         ({"fleet": "North"}, "fleet"),
         ({"intervals": 5}, "intervals"),
+        ({"intervals": {"drift_slot": 0}}, "drift_slot"),
+        ({"intervals": {"drift_slot": 7200, "drift_day": 3600}}, "drift_day"),
+        ({"alarm_command": "mail -s drift"}, "alarm_command"),
     ],
 )
 def test_what_is_wrong_is_named(document, says):

@@ -59,13 +59,19 @@ def test_killing_the_agent_fails_no_request_and_loses_no_count(operator):
     device, answering = serving(operator, "k-1")
     (runner,) = runners(device)
     assert device.process is not None
+    looked = 0
     for _ in range(2):
+        at_least = looked + 2
+        operator.until(device, lambda n=at_least: _windows(operator, device) >= n, "learning")
+        looked = _windows(operator, device)
         device.process.kill()
         device.process.wait()
         operator.until_more(answering)
         assert runners(device) == [runner]
         operator.fleet.start_agent(device)
         operator.until(device, lambda: operator.counted(device) > 0, "back")
+        operator.until(device, lambda: _windows(operator, device) > 0, "aware of its inputs")
+        assert _windows(operator, device) >= looked, "its detectors began anew"
         operator.until_more(answering)
         assert runners(device) == [runner], "another runner serves: the first was not adopted"
     answering.stop()
@@ -97,6 +103,13 @@ def test_a_runner_killed_in_the_middle_of_a_request_is_blamed_and_replaced(opera
     operator.until(device, lambda: operator.counted(device) == operator.stored(device), "settled")
     operator.until(device, lambda: operator.delivered(device), "rid of its records")
     assert 0 < operator.stored(device) <= answering.tally.answered
+
+
+def _windows(operator: Operator, device: Device) -> int:
+    """How many windows the device's detectors of drift have seen."""
+    status = operator.fleet.status(device) or {}
+    model = status.get("state", {}).get("models", {}).get(MODEL, {})
+    return int((model.get("drift") or {}).get("windows", 0))
 
 
 def _ask_in_vain(port: int) -> None:

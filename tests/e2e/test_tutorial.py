@@ -27,6 +27,7 @@ PAGES = (
     "in-the-field",
     "bytes-and-hours",
     "look-at-drift",
+    "alarms-and-webhooks",
     "usb",
     "records-by-stick",
     "run-an-agent",

@@ -135,6 +135,71 @@ def test_errors_without_answers_are_counted(path):
     assert read_body(record) == failed
 
 
+def test_a_bundles_own_window_length_is_kept_in_production_and_not_in_development(path):
+    own = replace(Counts(inference(30), drift(30)), window_s=600.0, window_rows=25)
+    for signed, closes in ((True, [False, False, True]), (False, [False, True, True])):
+        outbox = opened(path, window_s=300.0, min_window_n=20, signed_windows=signed)
+        outbox.commit_take(Take(f"r-{signed}", 1, (own,)), 0.0, 1000)
+        closed = []
+        for now_s in (299.0, 300.0, 600.0):
+            outbox.close_due(now_s)
+            closed.append(bool(ready(outbox)))
+        assert closed == closes
+        outbox.close()
+        path.unlink()
+
+
+def test_a_window_with_too_few_rows_for_its_bundle_stays_open(path):
+    outbox = opened(path, signed_windows=True)
+    few = replace(Counts(inference(30), drift(30)), window_s=600.0, window_rows=31)
+    outbox.commit_take(Take("r", 1, (few,)), 0.0, 1000)
+    outbox.close_due(90_000.0)
+    assert ready(outbox) == []
+    outbox.commit_take(Take("r", 2, (replace(few, inference=inference(1)),)), 90_000.0, 1000)
+    outbox.close_due(90_000.0)
+    assert {(record.kind, record.n) for record in ready(outbox)} == {
+        ("inference", 31),
+        ("drift", 60),
+    }
+
+
+def labelled(answers: int, labels: int) -> InferenceWindow:
+    bins = (0,) * 19
+    right = labels // 2
+    return replace(
+        inference(answers),
+        labelled=labels,
+        correct=right,
+        labelled_bins=(*bins, labels),
+        correct_bins=(*bins, right),
+    )
+
+
+@pytest.mark.parametrize("labels, kept", [(19, False), (20, True)])
+def test_bins_of_few_labels_leave_no_device(path, labels, kept):
+    """Closed by its agent, or left open by one that died."""
+    closed, left = opened(path), path.with_name("left.db")
+    for outbox in (closed, opened(left)):
+        outbox.commit_take(Take("r", 1, (Counts(labelled(60, labels), drift(0)),)), 0.0, 1)
+    closed.close_all()
+    for outbox in (closed, opened(left)):
+        (record,) = ready(outbox)
+        body = read_body(record)
+        assert isinstance(body, InferenceWindow)
+        assert (body.labelled, body.correct) == (labels, labels // 2)
+        assert (bool(body.labelled_bins), bool(body.correct_bins)) == (kept, kept)
+        assert body.confidence
+
+
+def test_labels_without_answers_are_counted(path):
+    outbox = opened(path)
+    late = replace(InferenceWindow(MANIFEST, MANIFEST), labelled=7, correct=5)
+    outbox.commit_take(Take("r", 1, (Counts(late, drift(0)),)), 0.0, 1)
+    outbox.close_all()
+    (record,) = ready(outbox)
+    assert (record.n, read_body(record)) == (0, late)
+
+
 def histograms(record: Record) -> bool:
     body = record.b
     return any(body.get(name) for name in ("latency", "confidence", "classes", "counts"))

@@ -4,6 +4,7 @@ import random
 import sqlite3
 from collections import defaultdict
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -126,6 +127,17 @@ def test_merging_to_the_end_leaves_few_rows_and_never_overlaps(keys):
     if whole:
         # One level after the other, fewer than the next one takes; and one per eight weeks.
         assert len(rows) <= 18 + len(windows) // BLOCKS[-1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=24, max_size=24))
+def test_coarsening_keeps_labelled_and_correct(labels):
+    windows = [replace(inference(3), labelled=a + b, correct=a) for a, b in labels]
+    by_eight = [merged(windows[lo : lo + 8]) for lo in (0, 8, 16)]
+    day = merged(by_eight)
+    assert day == merged(windows)
+    assert isinstance(day, InferenceWindow)
+    assert day.correct == sum(a for a, _ in labels)
+    assert day.labelled == sum(a + b for a, b in labels)
 
 
 def test_a_year_of_hours_in_one_epoch_ends_as_eleven_rows():

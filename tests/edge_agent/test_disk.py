@@ -9,7 +9,19 @@ import pytest
 from edge_agent.disk import INDEX, MANIFEST, Disk
 from edge_agent.filesystem import FileSystem
 from edge_agent.journal import SLOT_BYTES, Journal
+from protocol.bundle import (
+    Index,
+    Member,
+    Variant,
+    VariantReference,
+    decode_manifest,
+    encode_index,
+    encode_manifest,
+)
+from protocol.codec import encode
 from protocol.errors import Unavailable
+from protocol.identifiers import digest_of
+from protocol.members import Feature, Profile
 from tests.simulation.device import FakeBundle, bundle
 
 B, C = bundle("B"), bundle("C")
@@ -193,3 +205,40 @@ def test_staging_on_a_full_disk_keeps_what_was_fetched(tmp_path):
 
 def test_the_start_up_sync_reaches_the_system(tmp_path):
     Disk(tmp_path).sync()
+
+
+def with_profile(profile: bytes) -> FakeBundle:
+    """B with another reference profile: another variant."""
+    variant = decode_manifest(B.files[MANIFEST])
+    members = tuple(
+        Member("profile", "profile.bin", digest_of(profile), len(profile))
+        if member.role == "profile"
+        else member
+        for member in variant.members
+    )
+    manifest = encode_manifest(Variant(members))
+    reference = VariantReference(digest_of(manifest), len(manifest))
+    index = encode_index(Index("m", "B", (reference,)))
+    files = {**B.files, "profile.bin": profile, MANIFEST: manifest, INDEX: index}
+    return FakeBundle("B", "m", digest_of(index), files)
+
+
+def test_the_profile_of_a_variant_is_that_of_its_complete_bundle(tmp_path):
+    profile = Profile(7, (Feature("x", (0.5,), (1, 2, 3, 1)),))
+    found = with_profile(encode(profile))
+    manifest = digest_of(found.files[MANIFEST])
+    disk = fetched(tmp_path, found)
+    assert disk.profile(manifest) is None, "not while it is being fetched"
+    disk.stage(found.digest)
+    fetched(tmp_path, C)
+    disk.stage(C.digest)
+    assert disk.profile(manifest) == profile
+    assert disk.profile(C.digest) is None
+    assert disk.profile(digest_of(C.files[MANIFEST])) is None, "junk is no profile"
+
+
+def test_a_changed_profile_is_none(tmp_path):
+    found = with_profile(encode(Profile(7)))
+    disk = staged(tmp_path, found)
+    (disk.path(found.digest) / "profile.bin").write_bytes(encode(Profile(8)))
+    assert disk.profile(digest_of(found.files[MANIFEST])) is None

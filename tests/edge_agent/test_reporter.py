@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.reporter import Reporter
 from protocol.identifiers import digest_of
-from protocol.reported import BufferState, Guards, ModelState, Progress, ReportedState
+from protocol.reported import BufferState, DriftState, Guards, ModelState, Progress, ReportedState
 
 STATE = ReportedState(
     0,
@@ -48,6 +48,7 @@ def model(**changes):
         pytest.param(model(waiting="OUT-D343"), True, id="its window is closed"),
         pytest.param(model(guards=Guards("active", requests=5)), True, id="a guard became active"),
         pytest.param(model(waiting="OUT-D201"), True, id="something holds it back"),
+        pytest.param(model(drift=DriftState(9.1, "x")), True, id="a first window was looked at"),
         pytest.param(replace(STATE, document_version=4), True, id="a document was read"),
         pytest.param(replace(STATE, labels={"site": "a"}), True, id="a label changed"),
     ],
@@ -75,3 +76,17 @@ def test_nothing_new_is_said_again_after_the_interval_and_after_a_reconnect():
     assert not reporter.report(STATE, 121.0, 4)
     reporter.forget()
     assert reporter.report(STATE, 122.0, 5)
+
+
+@pytest.mark.parametrize(
+    "new, news",
+    [
+        pytest.param(DriftState(9.1, "y", 15.4, 61, settled=True), False, id="evidence moved"),
+        pytest.param(DriftState(16.0, "x", 15.4, 61, since_ms=5), True, id="inputs drifted"),
+        pytest.param(DriftState(2.0, "x", 12.0, 60), True, id="another threshold"),
+    ],
+)
+def test_evidence_of_drift_is_news_when_it_crosses_the_threshold(new, news):
+    reporter = Reporter(Outbox(), 60.0)
+    assert reporter.report(model(drift=DriftState(2.0, "x", 15.4, 60)), 0.0, 1)
+    assert reporter.report(model(drift=new), 1.0, 2) is news

@@ -9,7 +9,8 @@ import pytest
 from control_plane.unpack import unpack
 from edge_agent.buffer import Outbox
 from edge_agent.uplink import Uplink
-from protocol.codec import MAX_UP_PACKED, decode_up, encode
+from protocol.batch import read_upload
+from protocol.codec import CODEC_BINARY, MAX_UP_PACKED, decode_up, encode
 from protocol.errors import PeerError, Unavailable
 from protocol.reported import ReportedState
 from protocol.telemetry import Ack, Hello, StreamAck, Upload
@@ -114,6 +115,28 @@ def test_batches_go_one_by_one_until_nothing_is_left(outbox, uplink):
     events(outbox, 1)
     assert uplink.next_at <= 60.0
     assert uplink.due(60.0) is not None
+
+
+def test_an_agent_speaks_binary_only_to_whom_understands_it(outbox, uplink):
+    events(outbox, 1)
+    uplink.on_connected(0.0)
+    said = []
+    for at, codecs in enumerate((None, (1, 2), (1, 2, 3), (1, 2))):
+        if codecs is not None:
+            uplink.on_hello(1000.0 * at, encode(Hello(at, 0.0, codecs)))
+        for step in (1, 2):
+            message = uplink.due(1000.0 * at + 30.0 * step)
+            assert message is not None
+            said.append(message[0] == CODEC_BINARY)
+            answer = read_upload(message, unpack)
+            uplink.on_ack(1000.0 * at + 30.0 * step, ack(answer, safe=False))
+    assert said == [False] * 4 + [True] * 2 + [False] * 2, "probes and batches alike"
+    uplink.on_hello(5000.0, encode(Hello(5, 0.0, (1, 2, 3))))
+    uplink.on_disconnected()
+    uplink.on_connected(6000.0)
+    message = uplink.due(6030.0)
+    assert message is not None
+    assert message[0] != CODEC_BINARY, "another ingester may answer now"
 
 
 def test_an_unanswered_batch_is_sent_again_after_a_doubling_pause(outbox, uplink):

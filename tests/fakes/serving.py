@@ -72,7 +72,14 @@ def serving(
         thread.drained.wait(10)
 
 
-def echo(directory: Path, datatypes: tuple[str, ...] = tuple(ELEMENTS)) -> Served:
+NOTHING_MONITORED = Profile(rows=1)
+
+
+def echo(
+    directory: Path,
+    datatypes: tuple[str, ...] = tuple(ELEMENTS),
+    profile: Profile = NOTHING_MONITORED,
+) -> Served:
     """A real model: output `<datatype>_out` is input `<datatype>`, [-1, 2] of that datatype."""
     return _served(
         directory,
@@ -80,10 +87,11 @@ def echo(directory: Path, datatypes: tuple[str, ...] = tuple(ELEMENTS)) -> Serve
             tuple(TensorSpec(name, name, (-1, 2)) for name in datatypes),
             tuple(TensorSpec(f"{name}_out", name, (-1, 2)) for name in datatypes),
         ),
+        profile,
     )
 
 
-def _served(directory: Path, contract: Contract) -> Served:
+def _served(directory: Path, contract: Contract, profile: Profile) -> Served:
     names = [spec.name for spec in contract.inputs]
 
     def value(name: str, datatype: str) -> Any:
@@ -98,17 +106,25 @@ def _served(directory: Path, contract: Contract) -> Served:
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     proto.ir_version = 8
     load = write_bundle(
-        directory, "echo", contract, bytes(onnx.ModelProto.SerializeToString(proto))
+        directory,
+        "echo",
+        contract,
+        bytes(onnx.ModelProto.SerializeToString(proto)),
+        profile=profile,
     )
     notebook = Notebook(directory.parent / "blame", [("echo", load.digest)])
     return Served(load, 0, notebook, lambda *_: None)
 
 
 def write_bundle(
-    directory: Path, model: str, contract: Contract, file: bytes, weights: bytes = b""
+    directory: Path,
+    model: str,
+    contract: Contract,
+    file: bytes,
+    weights: bytes = b"",
+    profile: Profile = NOTHING_MONITORED,
 ) -> Load:
     """A bundle that loads and cannot be probed; `weights` are its external data, `weights.bin`."""
-    profile = Profile(rows=1, features=(), confidence=(), classes=())
     files = [
         ("config", "config.json", codec.encode({"descriptor": {"name": model}})),
         ("model", "model.onnx", file),

@@ -47,6 +47,8 @@ class Counts:
     drift: DriftWindow
     model: str = MODEL
     digest: Digest = BUNDLE
+    window_s: float = 3600.0
+    window_rows: int = 50
 
 
 @dataclass(frozen=True)

@@ -196,10 +196,16 @@ class Operator:
     def until_runs(self, device: Device, version: str, state: str = "healthy") -> None:
         self.until(device, lambda: self.runs(device, version, state), f"{state} on {version}")
 
-    def until(self, device: Device, condition: Callable[[], bool], what: str) -> None:
+    def until(
+        self,
+        device: Device,
+        condition: Callable[[], bool],
+        what: str,
+        limit_s: float = LIMIT_S,
+    ) -> None:
         """Like `wait_until`; a failure says what the device reports instead."""
         try:
-            wait_until(condition, f"{device.name} is {what}", LIMIT_S, 0.05)
+            wait_until(condition, f"{device.name} is {what}", limit_s, 0.05)
         except Exception as error:
             tail = tails(self.fleet)
             state: Mapping[str, Any] = self.reported(device)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from protocol import bundle, codec, rules
+from protocol import batch, bundle, codec, rules
 from protocol.approval import Approved
 from protocol.bundle import Index, Member, Needs, Variant, VariantReference
 from protocol.device import DeviceDocument, Pin, Settings
@@ -138,7 +138,74 @@ DOCUMENTS: dict[str, Any] = {
     "hello": Hello(2**52 + 1, 60.0),
     "want": Want(1, A, ((0, 3), (7, 7))),
 }
+BATCH = Upload(
+    1,
+    (
+        Record(
+            2**53 - 1,
+            STREAM,
+            24,
+            47,
+            9_001,
+            codec.to_wire(
+                InferenceWindow(
+                    A,
+                    B,
+                    9_001,
+                    9_100,
+                    3,
+                    2,
+                    1,
+                    confidence=(*(0,) * 19, 9_100),
+                    classes=(9_000, 100),
+                    by_rules=5,
+                    outside=4,
+                    labelled=200,
+                    correct=190,
+                    labelled_bins=(*(0,) * 10, 20, *(0,) * 8, 180),
+                    correct_bins=(*(0,) * 10, 12, *(0,) * 8, 178),
+                    score=(0, 9_100, 0, 0),
+                )
+            ),
+            t0=1_795_000_000_000,
+            t1=1_795_086_400_000,
+        ),
+        Record(
+            5,
+            stream_name("drift", A, C),
+            3,
+            3,
+            60,
+            codec.to_wire(
+                DriftWindow(
+                    A,
+                    C,
+                    60,
+                    ((1, 59, 0, 0), (0, 30, 30, 0)),
+                    (0, 60, 0, 0),
+                    61,
+                    ((0, 154), (2, 400)),
+                )
+            ),
+            4,
+            1_795_000_000_001,
+            1_795_000_000_002,
+        ),
+        Record(5, "events/-/-", 0, 0, 1, codec.to_wire(EventWindow({"OUT-D601": 1}))),
+        Record(5, "state/-/-", 7, 7, 1, codec.to_wire(ReportedState(9, "0.1.0"))),
+    ),
+    ((5, STREAM, 24, 50),),
+)
+
+
+def read_batch(data: bytes) -> Upload:
+    read = batch.read_upload(data, lambda packed, limit: packed)
+    assert read == BATCH
+    return read
+
+
 OTHERS: dict[str, tuple[bytes, Any]] = {
+    "upload-batch.bin": (batch.encode_batch(BATCH), read_batch),
     "index.json": (
         bundle.encode_index(
             Index("digits", "v2", (VariantReference(A, 900, Needs(onnxruntime="1.17")),))

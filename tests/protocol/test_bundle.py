@@ -137,6 +137,48 @@ def test_golden_vectors_survive_their_file():
     } == TENSORS
 
 
+TEXTS = {
+    "input:city": ("BYTES", (2, 1), b"\5\0\0\0leeds\0\0\0\0"),
+    "input:raw": ("UINT8", (4,), b"\0\1\2\3"),
+}
+
+
+def test_texts_lie_in_a_row_of_bytes_and_say_so():
+    data = safetensors.build(TENSORS | TEXTS)
+    views = safetensors.parse_header(data)
+    assert {
+        name: (view.datatype, view.shape, data[view.start : view.stop])
+        for name, view in views.items()
+    } == TENSORS | TEXTS
+    # Whoever does not know of texts sees bytes, not a file that is damaged.
+    header = json.loads(data[8 : data.index(b"}}") + 2])
+    assert header["input:city"]["dtype"] == "U8"
+    assert b"__metadata__" not in safetensors.build(TENSORS)
+
+
+def test_metadata_of_others_mean_nothing():
+    data = safetensors.build(TENSORS | TEXTS).replace(b"BYTES 2,1", b"text, 2,1")
+    assert safetensors.parse_header(data)["input:city"].datatype == "UINT8"
+
+
+@pytest.mark.parametrize(
+    "said", [b"BYTES 9,9", b"BYTES -,1", b"BYTES -2,", b"BYTES 2.1"], ids=bytes.decode
+)
+def test_texts_of_a_shape_that_cannot_be_are_refused(said):
+    data = safetensors.build(TENSORS | TEXTS)
+    assert b"BYTES 2,1" in data
+    with pytest.raises(PeerError):
+        safetensors.parse_header(data.replace(b"BYTES 2,1", said))
+
+
+def test_only_a_row_of_bytes_can_be_text():
+    data = safetensors.build(TENSORS | TEXTS)
+    other = data.replace(b'"input:city":"BYTES 2,1"', b'"output:y":"BYTES 2,1"  ')
+    assert other != data
+    with pytest.raises(PeerError, match="row of bytes"):
+        safetensors.parse_header(other)
+
+
 GOOD = safetensors.build(TENSORS)
 
 

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from functools import reduce
 from itertools import pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from protocol.telemetry import (
     FINAL,
     DriftWindow,
     EventWindow,
+    Hello,
     InferenceWindow,
     Record,
     Upload,
@@ -23,6 +25,7 @@ from protocol.telemetry import (
     merge_bodies,
     merge_ranges,
     merge_records,
+    private,
     read_body,
     stream_name,
     without_histograms,
@@ -103,15 +106,37 @@ def test_anything_less_does_not_merge(parts):
         merge_records(parts)
 
 
-COUNTS = st.lists(st.integers(0, 9), min_size=3, max_size=3).map(tuple)
+# Bytes are counts that cost little to draw.
+COUNTS = st.binary(min_size=3, max_size=3).map(tuple) | st.just(())
+BINS = st.binary(min_size=20, max_size=20).map(tuple) | st.just(())
+TOTAL = st.integers(0, 99)
 WINDOWS = st.builds(
-    lambda n, a, b: InferenceWindow(M, P, n, n, confidence=a, classes=b),
-    st.integers(0, 99),
-    st.lists(st.integers(0, 9), min_size=20, max_size=20).map(tuple) | st.just(()),
-    COUNTS | st.just(()),
+    InferenceWindow,
+    manifest=st.just(M),
+    profile=st.just(P),
+    answers=TOTAL,
+    rows=TOTAL,
+    confidence=BINS,
+    classes=COUNTS,
+    labelled=TOTAL,
+    correct=TOTAL,
+    labelled_bins=BINS,
+    correct_bins=BINS,
+    score=COUNTS,
+)
+# Few values over many streams: ties are common, and so is what does not fit any more.
+EVIDENCE = st.dictionaries(st.integers(0, 30), st.integers(30, 36), max_size=16).map(
+    lambda found: tuple(sorted(found.items()))
 )
 DRIFTS = st.builds(
-    lambda n, a: DriftWindow(M, P, n, a), st.integers(0, 99), st.tuples(COUNTS, COUNTS)
+    DriftWindow,
+    manifest=st.just(M),
+    profile=st.just(P),
+    rows=TOTAL,
+    counts=st.tuples(COUNTS, COUNTS) | st.just(()),
+    residual=COUNTS,
+    looks=TOTAL,
+    evidence=EVIDENCE,
 )
 EVENTS = st.builds(
     EventWindow, st.dictionaries(st.sampled_from(["OUT-D310", "OUT-D301"]), st.integers(1, 5))
@@ -119,10 +144,34 @@ EVENTS = st.builds(
 
 
 @given(st.one_of(*[st.tuples(kind, kind, kind) for kind in (WINDOWS, DRIFTS, EVENTS)]))
-def test_merging_is_associative_and_commutes(bodies):
+def test_windows_are_a_commutative_monoid_also_with_labels_residual_and_evidence(bodies):
     a, b, c = bodies
     assert merge_bodies(a, merge_bodies(b, c)) == merge_bodies(merge_bodies(a, b), c)
     assert merge_bodies(a, b) == merge_bodies(b, a)
+    nothing = EventWindow() if isinstance(a, EventWindow) else type(a)(M, P)
+    assert merge_bodies(a, nothing) == merge_bodies(nothing, a) == a
+
+
+@given(st.lists(DRIFTS, min_size=2, max_size=6))
+def test_merged_evidence_is_the_largest_of_each_stream_and_of_all_the_sixteen_largest(windows):
+    best: dict[int, int] = {}
+    for each in windows:
+        best |= {stream: max(tenths, best.get(stream, 0)) for stream, tenths in each.evidence}
+    ordered = sorted(best, key=lambda stream: (-best[stream], stream))
+    merged = reduce(merge_bodies, windows)
+    assert isinstance(merged, DriftWindow)
+    assert merged.evidence == tuple((n, best[n]) for n in sorted(ordered[:16]))
+    assert merged.looks == max(each.looks for each in windows)
+
+
+@given(
+    st.one_of(*[st.tuples(kind, kind) for kind in (WINDOWS, DRIFTS)]),
+    st.sampled_from(["manifest", "profile"]),
+)
+def test_windows_of_other_models_or_profiles_never_merge(bodies, which):
+    a, b = bodies
+    with pytest.raises(ValueError, match="do not merge"):
+        merge_bodies(a, replace(b, **{which: "sha256-" + "c" * 64}))
 
 
 @given(st.lists(st.integers(1, 50), min_size=8, max_size=8))
@@ -142,17 +191,55 @@ def test_of_two_states_the_higher_order_stays_whichever_came_last():
     assert merge_bodies(new, old) == merge_bodies(old, new) == new
 
 
-def test_windows_of_other_models_or_profiles_do_not_merge():
-    with pytest.raises(ValueError, match="do not merge"):
-        merge_bodies(window(1), replace(window(1), profile=M))
+def test_windows_of_different_kinds_do_not_merge():
     with pytest.raises(ValueError, match="do not merge"):
         merge_bodies(window(1), DriftWindow(M, P))
 
 
-def test_totals_stay_when_histograms_go():
-    body = without_histograms(window(7))
-    assert body == InferenceWindow(M, P, answers=7, rows=7, errors=window(7).errors)
-    assert without_histograms(DriftWindow(M, P, 7, ((1, 2),))) == DriftWindow(M, P, 7)
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        pytest.param(DriftWindow(M, P, 1, ((1,),)), DriftWindow(M, P, 1, ((1,), (1,))), id="table"),
+        pytest.param(
+            DriftWindow(M, P, residual=(1,)), DriftWindow(M, P, residual=(1, 2)), id="residual"
+        ),
+        pytest.param(
+            InferenceWindow(M, P, score=(1,)), InferenceWindow(M, P, score=(1, 2)), id="score"
+        ),
+    ],
+)
+def test_counts_over_other_slots_do_not_merge(first, second):
+    with pytest.raises(ValueError, match="do not merge"):
+        merge_bodies(first, second)
+
+
+BINNED = tuple(range(20))
+LABELLED = replace(
+    window(7),
+    labelled=19,
+    correct=12,
+    labelled_bins=BINNED,
+    correct_bins=BINNED,
+    score=(1, 2, 3, 4),
+)
+
+
+def test_totals_and_evidence_stay_when_histograms_go():
+    totals = InferenceWindow(M, P, answers=7, rows=7, errors=window(7).errors)
+    assert without_histograms(LABELLED) == replace(totals, labelled=19, correct=12)
+    seen = DriftWindow(M, P, rows=7, looks=4, evidence=((2, 31),))
+    assert without_histograms(replace(seen, counts=((1, 2),), residual=(3, 4))) == seen
+
+
+def test_a_window_of_few_answers_leaves_as_totals_and_few_labels_without_their_bins():
+    assert private(LABELLED, 19) == without_histograms(LABELLED)
+    few = private(LABELLED, 20)
+    assert few == replace(LABELLED, labelled_bins=(), correct_bins=())
+    enough = replace(LABELLED, labelled=20)
+    assert private(enough, 20) == enough
+    assert private(window(30), 30) == window(30)
+    drift = DriftWindow(M, P, 20, ((1, 2),), (3, 4))
+    assert (private(drift, 20), private(drift, 19)) == (drift, without_histograms(drift))
 
 
 RANGES = st.lists(
@@ -192,8 +279,41 @@ def test_a_malformed_upload_is_refused(bad):
         {"manifest": M},
         {"manifest": M, "profile": P, "classes": [-1]},
         {"manifest": M, "profile": P, "latency": [1]},
+        {"manifest": M, "profile": P, "labelled": -1},
+        {"manifest": M, "profile": P, "labelled_bins": [1]},
+        {"manifest": M, "profile": P, "correct_bins": [1] * 21},
     ],
 )
 def test_a_body_of_other_form_is_the_peers_fault(body):
     with pytest.raises(PeerError):
         read_body(record(0, b=body))
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        pytest.param([[0, 31], [0, 31]], id="a stream twice"),
+        pytest.param([[3, 31], [2, 31]], id="not in their order"),
+        pytest.param([[4097, 31]], id="a stream that no profile has"),
+        pytest.param([[0, 401]], id="more than the cap"),
+        pytest.param([[0, -1]], id="less than nothing"),
+        pytest.param([[n, 31] for n in range(17)], id="seventeen"),
+    ],
+)
+def test_evidence_that_cannot_be_is_the_peers_fault(evidence):
+    body = {"manifest": M, "profile": P, "evidence": evidence}
+    with pytest.raises(PeerError):
+        read_body(record(0, s=stream_name("drift", M, P), b=body))
+
+
+def test_evidence_of_the_last_stream_at_the_cap_is_taken():
+    body = {"manifest": M, "profile": P, "evidence": [[0, 30], [4096, 400]]}
+    read = read_body(record(0, s=stream_name("drift", M, P), b=body))
+    assert read == DriftWindow(M, P, evidence=((0, 30), (4096, 400)))
+
+
+def test_what_new_members_default_to_is_not_sent():
+    assert to_wire(DriftWindow(M, P, 3)) == {"manifest": M, "profile": P, "rows": 3}
+    assert to_wire(InferenceWindow(M, P, 3)) == {"manifest": M, "profile": P, "answers": 3}
+    assert to_wire(Hello(5)) == {"g": 5}
+    assert convert({"g": 5}, Hello).codecs == (1, 2)

@@ -139,7 +139,7 @@ WRONG_SHAPE = model(
         ),
         pytest.param(CUSTOM, "OUT-B105", "my.ops.Foo", id="custom operator"),
         pytest.param(NESTED, "OUT-B105", "my.ops.Foo", id="custom operator in a branch"),
-        pytest.param(TEXT, "OUT-B109", "x is STRING", id="text"),
+        pytest.param(TEXT, "OUT-B109", "y is STRING", id="text as an answer"),
         pytest.param(DISCONNECTED, "OUT-B102", "nowhere", id="an input that nothing gives"),
         pytest.param(WRONG_SHAPE, "OUT-B102", "MatMul", id="shapes that do not fit"),
         pytest.param(unary("NoSuchOperator"), "OUT-B102", "NoSuchOperator", id="no such operator"),

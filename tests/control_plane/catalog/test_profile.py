@@ -1,5 +1,6 @@
 """Edges and reference counts, against a slow oracle and the pitfalls of the study."""
 
+import json
 import math
 
 import numpy as np
@@ -8,10 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from control_plane.catalog.profile import CATEGORIES, count, make_edges, make_profile
+from control_plane.catalog.profile import (
+    CATEGORIES,
+    Wishes,
+    count,
+    count_words,
+    make_coarse_edges,
+    make_dictionary,
+    make_edges,
+    make_input_profile,
+    make_profile,
+)
 from edge_agent.watch.fold import FeatureFold, answer_rows, class_counts, confidence_counts
-from protocol.errors import InvalidRequest
-from protocol.members import Contract, TensorSpec
+from protocol import codec
+from protocol.errors import InvalidRequest, NotUnderstood
+from protocol.members import Contract, TensorSpec, member_document, pretty
+from protocol.profile import Feature, Profile
 
 FLOAT32 = st.floats(width=32)
 COLUMN = hnp.arrays(np.float32, st.integers(1, 300), elements=FLOAT32)
@@ -79,6 +92,31 @@ def test_many_values_have_the_deciles_of_the_study(column):
         assert make_edges(column).tolist() == sorted({min(values), last} | inner)
 
 
+@given(hnp.arrays(np.float32, st.integers(1, 200), elements=FLOAT32))
+@settings(deadline=None)
+def test_coarse_edges_hold_every_row_and_no_row_begins_a_bin(column):
+    edges, fine = make_coarse_edges(column), make_edges(column)
+    assert 1 <= len(edges) <= 2 * CATEGORIES
+    assert np.isfinite(edges).all()
+    assert (np.diff(edges.astype(np.float64)) > 0).all()
+    finite = column[np.isfinite(column)]
+    if len(np.unique(finite)) <= CATEGORIES:
+        assert edges.tolist() == fine.tolist()
+    elif np.abs(finite).max() < 1e38:
+        counts = count(finite, edges)
+        assert (counts[0], counts[len(edges)]) == (0, 0)
+        assert len(edges) <= len(fine)
+
+
+def test_a_sum_in_another_order_is_in_the_same_bin():
+    column = np.random.default_rng(3).gamma(2, size=5000).astype(np.float32)
+    edges = make_coarse_edges(column)
+    assert len(edges) == 11
+    noisy = np.nextafter(column, np.float32(0))
+    assert count(noisy, edges) == count(column, edges)
+    assert count(noisy, make_edges(column)) != count(column, make_edges(column))
+
+
 def test_each_of_a_few_values_has_its_own_bin_and_gaps_are_unseen():
     column = np.array([0, 0, 1, 1, 1], np.float32)
     edges = make_edges(column)
@@ -119,7 +157,7 @@ CONTRACT = Contract(
 )
 @settings(deadline=None)
 def test_the_profile_counts_exactly_as_a_device_does(inputs, probabilities):
-    profile = make_profile(CONTRACT, {"x": inputs}, {"p": probabilities})
+    profile = make_profile(CONTRACT, {"x": inputs}, {"p": probabilities}).profile
     with np.errstate(over="ignore"):
         rows = inputs.reshape(30, -1).astype(np.float32)
     fold = FeatureFold(profile.features)
@@ -136,7 +174,7 @@ def test_classes_come_from_labels_where_there_are_no_probabilities():
         ("3", "5"),
     )
     labels = np.array([5, 3, 5, 9])
-    profile = make_profile(contract, {"x": np.zeros((4, 1))}, {"label": labels})
+    profile = make_profile(contract, {"x": np.zeros((4, 1))}, {"label": labels}).profile
     assert (profile.confidence, profile.classes) == ((), (1, 2))
     answers = answer_rows(contract, {"label": labels}, 4)
     assert profile.classes == tuple(class_counts(answers, 2).tolist())
@@ -146,10 +184,82 @@ def test_classes_come_from_labels_where_there_are_no_probabilities():
 def test_inputs_too_wide_or_of_free_width_are_not_monitored(shape):
     contract = Contract((TensorSpec("x", "FP32", shape),), (TensorSpec("y", "FP32", (-1, 1)),))
     width = max(shape[1], 3)
-    profile = make_profile(contract, {"x": np.zeros((2, width))}, {"y": np.zeros((2, 1))})
+    profile = make_profile(contract, {"x": np.zeros((2, width))}, {"y": np.zeros((2, 1))}).profile
     assert (profile.rows, profile.features) == (2, ())
 
 
 def test_feature_names_must_be_as_many_as_columns():
     with pytest.raises(InvalidRequest, match="3 feature names for 4"):
         make_profile(CONTRACT, {"x": np.zeros((2, 2, 2))}, {"p": np.zeros((2, 3))}, ["a", "b", "c"])
+
+
+def test_words_are_ordered_by_count_then_text():
+    values = ["b"] * 20 + ["a"] * 20 + ["z"] * 21 + [""] * 3
+    assert make_dictionary(values) == (("z", "a", "b"), 0)
+    assert count_words([*values, "new"], ("z", "a", "b")) == (21, 20, 20, 1, 3)
+
+
+def test_a_dictionary_has_64_words_and_none_that_is_rare_or_long():
+    many = [f"w{number:03}" for number in range(70)] * 20
+    words, rare = make_dictionary([*many, *["seldom"] * 19, *["é" * 65] * 30])
+    assert words == tuple(f"w{number:03}" for number in range(64))
+    assert rare == 1
+
+
+def test_labels_make_accuracy_and_calibration():
+    rng = np.random.default_rng(8)
+    table = rng.dirichlet((1, 1, 1), 900).astype(np.float32)
+    labels = np.array(["abc"[row.argmax()] for row in table])
+    labels[:90] = "?"
+    samples = {"x": rng.normal(size=(900, 2, 2))}
+    made = make_profile(CONTRACT, samples, {"p": table}, labels=labels)
+    assert made.profile.accuracy == 0.9
+    assert len(made.profile.calibration) == 12
+    assert made.profile.must_understand == ()
+
+
+def test_there_are_as_many_labels_as_rows():
+    samples = {"x": np.zeros((2, 2, 2))}
+    with pytest.raises(InvalidRequest, match=r"B108.*3 labels for 2 rows"):
+        make_profile(CONTRACT, samples, {"p": np.zeros((2, 3))}, labels=np.zeros(3))
+
+
+def test_a_score_is_counted_by_its_first_column():
+    contract = Contract(
+        (TensorSpec("x", "FP32", (-1, 1)),),
+        (TensorSpec("risk_score", "FP32", (-1, 2), role="score"),),
+    )
+    scores = np.array([[0.5, 9], [0.25, 9], [0.5, 9], [np.nan, 9]])
+    profile = make_profile(contract, {"x": np.zeros((4, 1))}, {"risk_score": scores}).profile
+    assert profile.score == Feature(
+        "risk_score", tuple(make_edges(scores[:, 0]).tolist()), (0, 1, 0, 2, 0, 0, 1)
+    )
+
+
+@pytest.mark.parametrize("wishes", [Wishes(window_s=299), Wishes(window_rows=10_001)])
+def test_a_window_has_bounds(wishes):
+    with pytest.raises(InvalidRequest, match="S120"):
+        make_profile(CONTRACT, {"x": np.zeros((2, 2, 2))}, {"p": np.zeros((2, 3))}, wishes=wishes)
+
+
+def test_a_profile_without_new_members_reads_as_before():
+    old = {
+        "rows": 3,
+        "features": [{"name": "x_0", "edges": [0.0, 1.0], "counts": [0, 3, 0, 0, 0]}],
+        "confidence": [0] * 20,
+        "classes": [1, 2],
+    }
+    profile = member_document(json.dumps(old).encode(), Profile)
+    assert profile == Profile(3, (Feature("x_0", (0.0, 1.0), (0, 3, 0, 0, 0)),), (0,) * 20, (1, 2))
+    assert (profile.columns, profile.streams) == (("x_0",), 1)
+    assert json.loads(pretty(profile)) == old | {"must_understand": []}
+
+
+def test_an_old_agent_refuses_a_profile_with_words_by_name(monkeypatch):
+    spec = TensorSpec("city", "BYTES", (-1,))
+    data = pretty(make_input_profile([spec], {"city": np.array(["a"] * 30)}).profile)
+    assert member_document(data, Profile).features[0].words == ("a",)
+    monkeypatch.setattr(codec, "FEATURES", codec.FEATURES - {"profile/2"})
+    with pytest.raises(NotUnderstood) as caught:
+        member_document(data, Profile)
+    assert caught.value.names == ("profile/2",)

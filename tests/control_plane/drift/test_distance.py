@@ -1,4 +1,4 @@
-"""Effect sizes and tests on counts, against scipy and against the study's formulas."""
+"""Effect sizes and tests on counts, against scipy and against formulas written out."""
 
 import numpy as np
 import pytest
@@ -10,15 +10,19 @@ from control_plane.drift.distance import (
     adjusted,
     bad_slots_p,
     corrected_psi,
+    drift_score,
     feature_p,
     merge_small,
     psi,
     psi_bias,
     two_sample,
 )
+from protocol.members import Feature, Profile
 
 TEN = [500] * 10
-"""Ten equal bins of 5,000 reference rows, as in the study."""
+"""Ten equal bins of 5,000 reference rows."""
+OUTSIDE = (0, 11, 12, 13)
+"""Slots of a feature with ten bins that its range does not have."""
 
 
 def profile(inner: list[int]) -> list[int]:
@@ -41,7 +45,7 @@ def test_psi_has_half_a_row_more_in_each_slot(window, reference, expected):
     assert psi(window, reference) == pytest.approx(expected)
 
 
-def test_the_bias_of_the_psi_is_the_study_s_formula():
+def test_the_bias_of_the_psi_is_one_per_slot_and_row():
     assert psi_bias([5] * 10, TEN) == pytest.approx(9 * (1 / 50 + 1 / 5000))
     assert psi_bias([0] * 10, TEN) == 0.0
 
@@ -93,6 +97,7 @@ def test_without_drift_small_p_values_are_as_rare_as_they_say():
         feature_p(
             profile(rng.multinomial(200, share).tolist()),
             profile(rng.multinomial(5000, share).tolist()),
+            OUTSIDE,
         )
         for _ in range(2000)
     ]
@@ -103,13 +108,45 @@ def test_without_drift_small_p_values_are_as_rare_as_they_say():
 def test_missing_values_are_seen_although_their_slot_is_small():
     window = [*profile([10] * 9 + [4])[:-1], 6]
     reference = profile(TEN)
-    assert bad_slots_p(window, reference) < 1e-9
-    assert feature_p(window, reference) < 1e-8
+    assert bad_slots_p(window, reference, OUTSIDE) < 1e-9
+    assert feature_p(window, reference, OUTSIDE) < 1e-8
+
+
+def test_the_test_of_what_lies_outside_is_fisher_s():
+    window, reference = [*profile([9] * 10)[:-1], 7], [2, *profile([90] * 10)[1:-1], 30]
+    table = [[7, 90], [32, 900]]
+    expected = stats.fisher_exact(table, alternative="greater").pvalue
+    assert bad_slots_p(window, reference, OUTSIDE) == pytest.approx(expected)
+
+
+def test_words_have_other_slots_outside():
+    """Two words, other, missing."""
+    window, reference = [20, 20, 30, 30], [400, 400, 100, 100]
+    words = Feature("city", counts=tuple(reference), kind="words", words=("a", "b"))
+    assert words.outside == (2, 3)
+    expected = stats.hypergeom.sf(59, 1100, 260, 100)
+    assert bad_slots_p(window, reference, words.outside) == pytest.approx(expected)
+
+
+def test_the_score_of_a_place_is_the_mean_effect_size_without_negative_ones():
+    edges = tuple(map(float, range(9)))
+    a, b = (Feature(name, edges, (0, *[50] * 8, 0, 0, 0)) for name in "ab")
+    same, far = (0, *[10] * 8, 0, 0, 0), (0, 80, *[0] * 7, 0, 0, 0)
+    assert corrected_psi(same, a.counts) < 0
+    score = drift_score(Profile(400, (a, b)), (same, far))
+    assert score == pytest.approx(corrected_psi(far, b.counts) / 2)
+
+
+@pytest.mark.parametrize("rows", [0, 49])
+def test_few_rows_have_no_score(rows):
+    feature = Feature("a", (0.0, 1.0), (0, 400, 0, 0, 0))
+    assert drift_score(Profile(400, (feature,)), ((0, rows, 0, 0, 0),)) is None
+    assert drift_score(Profile(400, (feature,)), ()) is None
 
 
 def test_as_many_missing_values_as_in_the_reference_are_nothing_new():
     window, reference = [*profile([9] * 10)[:-1], 10], [*profile([90] * 10)[:-1], 100]
-    assert bad_slots_p(window, reference) > 0.4
+    assert bad_slots_p(window, reference, OUTSIDE) > 0.4
 
 
 @given(st.lists(st.floats(0, 1), max_size=40))

@@ -335,6 +335,25 @@ def test_what_a_score_can_show_depends_on_its_scatter_and_on_devices(series, wav
     assert (row["notices"] is not None) == known
 
 
+def test_accuracy_has_a_row_once_devices_send_labels():
+    gates = Gates(None, None, None, None, None, 1.0)
+    assert scores(gates, None, 30, 270, 1) == []
+    terms = Terms("2", SALT, 300, named("v1"), watched=(watched("accuracy", 0.01, None),))
+    (row,) = scores(gates, terms, 30, 270, 1)
+    assert (row["metric"], row["margin"]) == ("accuracy", {"points": 1.0})
+    layout = laid_out(300, waves=["30", "all"])
+    said = foresee(layout, 300, terms)["sentences"]
+    assert not any("accuracy: no device" in each for each in said)
+
+
+@pytest.mark.parametrize("scale, role", [(0.005, "guard"), (0.3, "watch"), (None, "unknown")])
+def test_drift_has_a_row_where_somebody_asks_for_it(scale, role):
+    gates = Gates(None, None, None, None, None, None, 0.1)
+    terms = Terms("2", SALT, 300, named("v1"), watched=(watched("drift", 0.1, scale),))
+    (row,) = scores(gates, terms, 30, 270, 1)
+    assert (row["metric"], row["margin"], row["role"]) == ("drift", {"psi": 0.1}, role)
+
+
 def test_more_devices_notice_smaller_changes():
     terms = Terms("2", SALT, 900, named("v1"), watched=(watched("latency", 0.14, 0.05),))
     gates = Gates(None, None, 1.15, None, None, None)

@@ -119,6 +119,12 @@ def one(metric, part=None, sign=1):
             Sums(labelled=50, correct=40),
             0.1,
         ),
+        (
+            one("drift"),
+            Sums(drift=0.02, drift_rows=50),
+            Sums(drift=0.3, drift_rows=60),
+            0.28,
+        ),
     ],
 )
 def test_a_change_is_larger_the_worse_it_is(series, before, after, expected):
@@ -132,6 +138,8 @@ ENOUGH = Sums(
     confidence=confidence(b3=20),
     classes=(10, 10),
     labelled=20,
+    drift=0.1,
+    drift_rows=20,
 )
 FEW = Sums(
     requests=19,
@@ -140,6 +148,8 @@ FEW = Sums(
     confidence=confidence(b3=19),
     classes=(10, 9),
     labelled=19,
+    drift=0.1,
+    drift_rows=19,
 )
 
 
@@ -164,10 +174,25 @@ def test_mixes_over_different_classes_do_not_compare():
         Table.of([Sums(classes=(10, 10, 10)), Sums(classes=(10, 10))])
 
 
+def test_what_was_not_looked_at_has_no_distance():
+    known = Sums(drift=0.1, drift_rows=50)
+    assert changes([one("drift")], ENOUGH, Sums()) == {}
+    assert changes([one("drift")], Sums(), known) == {}
+
+
+def test_distances_are_weighed_by_rows():
+    near, far = Sums(drift=0.1, drift_rows=300), Sums(drift=0.5, drift_rows=100)
+    assert (near + far).drift == pytest.approx(0.2)
+    assert (near + Sums(rows=9)).drift == pytest.approx(0.1)
+    assert (Sums() + Sums()).drift is None
+
+
 def test_windows_add_up_to_sums():
     window = InferenceWindow(
         DIGEST, DIGEST, 50, 60, 2, 1, 0, latency(b1=50), confidence(b2=60), (30, 30), 0, 4
     )
+    labels = Sums.of(InferenceWindow(DIGEST, DIGEST, labelled=40, correct=30))
+    assert (labels.labelled, labels.correct) == (40, 30)
     once = Sums.of(window)
     assert once == Sums(50, 60, 2, 4, latency(b1=50), confidence(b2=60), (30, 30))
     # A window of few answers ships totals only.
@@ -192,8 +217,10 @@ sums = st.builds(
     classes=st.just(()) | st.tuples(counts, counts, counts),
     labelled=counts,
     correct=st.just(0),
+    drift=st.none() | st.floats(0, 5),
+    drift_rows=counts,
 )
-ALL = series_of(Gates(), (DAY,), 3, 0.2, labelled=True)
+ALL = series_of(Gates(drift=0.1), (DAY,), 3, 0.2, labelled=True)
 
 
 @given(st.lists(st.tuples(sums, sums), min_size=1, max_size=6))
@@ -256,6 +283,7 @@ def test_the_scores_of_a_rollout_by_their_keys():
         (Gates(None, None, None, 1.2, None, 1.0), 0, 0.2, []),
         (Gates(None, None, None, 1.2, None, 1.0), 1, 0.2, []),
         (Gates(None, None, None, 1.2, None, None), 11, 0.2, ["class_mix/86400"]),
+        (Gates(None, None, None, None, None, None, 0.1), 0, None, ["drift/86400"]),
     ],
 )
 def test_what_cannot_be_measured_is_no_score(gates, classes, sd, expected):

@@ -193,6 +193,9 @@ def test_how_durations_may_be_written(text, seconds):
         ({"class_mix": {"ratio": 1.4}}, Gates(class_mix=1.4)),
         ({"confidence": {"sd": 0.2}}, Gates(confidence=0.2)),
         ({"accuracy": {"points": 2}}, Gates(accuracy=2)),
+        ({"drift": {"psi": 0.2}}, Gates(drift=0.2)),
+        ({"drift": "on"}, Gates(drift=0.1)),
+        ({"drift": "off"}, Gates()),
     ],
 )
 def test_how_gates_may_be_written(gates, expected):
@@ -402,6 +405,8 @@ REFUSED = [
     ({**BASE, "gates": {"latency": {"ratio": float("nan")}}}, "OUT-S120", "gates.latency.ratio"),
     ({**BASE, "gates": {"confidence": {"sd": 0}}}, "OUT-S120", "gates.confidence.sd"),
     ({**BASE, "gates": {"accuracy": {"points": 200}}}, "OUT-S120", "gates.accuracy.points"),
+    ({**BASE, "gates": {"drift": {"psi": 0}}}, "OUT-S120", "gates.drift.psi"),
+    ({**BASE, "gates": {"drift": 0.1}}, "OUT-S120", "gates.drift"),
     # conditions
     ({**BASE, "error_condition": 5}, "OUT-S121", "error_condition"),
     ({**BASE, "error_condition": "> 10 %"}, "OUT-S121", "error_condition"),

@@ -1,4 +1,7 @@
-"""Thresholds take exactly the devices that the operator asked for, and waves only grow."""
+"""Thresholds take exactly the devices that the operator asked for, and waves only grow.
+
+Long because every rule of the layout has its property here.
+"""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_drift_names_the_site_that_drifts_and_not_the_other(fleet):
     assert {name: each["verdict"] for name, each in cohorts.items()} == {
         "site=a": "no drift",
         "site=b": "cohort drifted",
-        "not site": "too few",
+        "not site": "not enough data",
     }
     drifted = cohorts["site=b"]
     assert (drifted["features_drifted"], drifted["features"]) == (4, 4)

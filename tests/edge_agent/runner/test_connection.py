@@ -37,6 +37,9 @@ class Measured:
             raise InvalidRequest("OUT-I106", "not here")
         return Encoded(b"%d" % len(body))
 
+    def feedback(self, body: bytes | bytearray) -> int:
+        return len(body)
+
     def count_refused(self) -> None:
         self.refused += 1
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edge_agent.runner.counts import Ledger, Tally
 from protocol.identifiers import digest_of
-from protocol.members import Contract, Feature, Profile, TensorSpec
+from protocol.members import Basis, Contract, Feature, Profile, Residual, TensorSpec, Watched
 from protocol.telemetry import DriftWindow, InferenceWindow, merge_bodies
 
 DIGEST, MANIFEST, PROFILE = (digest_of(name) for name in (b"index", b"manifest", b"profile"))
@@ -168,3 +168,169 @@ def test_windows_add_up_to_what_a_peek_shows_and_a_peek_changes_nothing(events):
             total = merged
     assert total == tally.peek()
     assert total.rows == 2 * seen["answer"]
+
+
+# --- residual, score, words ---
+
+NUMBERS = (0.0, 1.0, 10.0)
+RESIDUAL = Residual(
+    Feature("residual", NUMBERS, (0, 9, 1, 0, 0, 0)),
+    Basis((0.0, 0.0), (1.0, 1.0), ((0.6, 0.8),)),
+)
+
+
+def test_the_residual_is_counted_beside_the_features():
+    tally = new_tally(Profile(10, FEATURES.features, residual=RESIDUAL))
+    p = np.full((4, 2), 0.5, np.float32)
+    # Along the component nothing is left; across it everything; no number leaves none.
+    x = np.array([[0.6, 0.8], [0.8, -0.6], [8, -6], [np.nan, 0]], np.float32)
+    tally.answered(x, {"label": np.zeros(4, np.int64), "p": p}, 4, 1e-3)
+    windows = tally.collect()
+    assert windows is not None
+    assert windows.drift.counts == ((0, 2, 1, 0, 1), (2, 2, 0, 0, 0))
+    below, inner, outer, above, infinite, nan = windows.drift.residual
+    assert (below + inner, outer, above, infinite, nan) == (1, 1, 1, 0, 1)
+    assert tally.collect() is None
+
+
+def test_a_score_is_counted_in_the_slots_of_the_profile():
+    contract = Contract(
+        CONTRACT.inputs, (TensorSpec("risk", "FP64", (-1, 2), role="score"),), CONTRACT.classes
+    )
+    score = Feature("risk", (0.0, 1.0), (0, 10, 0, 0, 0))
+    tally = Tally("toy", DIGEST, MANIFEST, PROFILE, contract, Profile(10, score=score))
+    risk = np.array([[0.5, 9], [-1, 9], [np.inf, 9], [np.nan, 9]])
+    tally.answered(np.zeros((4, 2), np.float32), {"risk": risk}, 4, 1e-3)
+    windows = tally.collect()
+    assert windows is not None
+    assert windows.inference.score == (1, 1, 0, 1, 1)
+
+
+def test_words_and_numbers_of_several_inputs_are_counted_together():
+    contract = Contract(
+        (TensorSpec("place", "BYTES", (-1, 1)), TensorSpec("x", "FP32", (-1, 2))),
+        (TensorSpec("label", "INT64", (-1,)),),
+    )
+    known = Feature("place", counts=(5, 5, 0, 0), kind="words", words=("york", "hull"))
+    profile = Profile(
+        10,
+        (known, *FEATURES.features),
+        watched=(Watched("place", "words"), Watched("x")),
+        residual=RESIDUAL,
+    )
+    tally = Tally("toy", DIGEST, MANIFEST, PROFILE, contract, profile)
+    assert tally.columns is not None
+    assert tally.shortcut is None
+    places = np.array([["hull"], ["leeds"], [None]], np.object_)
+    x = np.array([[0.6, 0.8]] * 3, np.float32)
+    outputs = {"label": np.zeros(3, np.int64)}
+    tally.answered(tally.columns({"place": places, "x": x}, outputs, 3), outputs, 3, 1e-3)
+    windows = tally.collect()
+    assert windows is not None
+    assert windows.drift.counts == ((0, 1, 1, 1), (0, 3, 0, 0, 0), (0, 3, 0, 0, 0))
+    assert sum(windows.drift.residual[:2]) == 3
+
+
+def test_errors_of_a_projected_output_are_counted_as_the_residual():
+    contract = Contract(CONTRACT.inputs, (TensorSpec("vector", "FP32", (-1, 2), role="embedding"),))
+    assert RESIDUAL.basis is not None
+    profile = Profile(
+        10,
+        (Feature("vector.component[0]", NUMBERS, (0, 10, 0, 0, 0, 0)),),
+        watched=(Watched("vector", "projected", basis=RESIDUAL.basis),),
+        residual=Residual(RESIDUAL.feature),
+    )
+    tally = Tally("toy", DIGEST, MANIFEST, PROFILE, contract, profile)
+    assert tally.columns is not None
+    outputs = {"vector": np.array([[4.8, -3.6]], np.float32)}
+    tally.answered(tally.columns({}, outputs, 1), outputs, 1, 1e-3)
+    windows = tally.collect()
+    assert windows is not None
+    assert sum(windows.drift.counts[0][:2]) == 1
+    assert windows.drift.residual == (0, 0, 0, 1, 0, 0)
+
+
+def test_a_plain_profile_keeps_the_short_way():
+    assert new_tally().columns is None
+    tally = new_tally(Profile(10, FEATURES.features, residual=RESIDUAL))
+    assert tally.columns is None
+    assert tally.shortcut is not None
+
+
+def test_windows_are_as_long_as_the_profile_says():
+    tally = new_tally(Profile(10, window_s=900, window_rows=200))
+    tally.failed()
+    windows = tally.collect()
+    assert windows is not None
+    assert (windows.window_s, windows.window_rows) == (900, 200)
+
+
+# --- labels ---
+
+
+def feedback(tally: Tally, correct: list[bool], confidence: list[float] | None = None) -> None:
+    sure = None if confidence is None else np.array(confidence, np.float32)
+    tally.feedback(np.array(correct), sure)
+
+
+def test_labels_are_counted_per_bin_of_confidence():
+    tally = new_tally()
+    feedback(tally, [True, False, True, True], [0.97, 0.97, 0.0, 1.0])
+    windows = tally.collect()
+    assert windows is not None
+    found = windows.inference
+    assert (found.labelled, found.correct) == (4, 3)
+    assert [found.labelled_bins[n] for n in (0, 19)] == [1, 3]
+    assert [found.correct_bins[n] for n in (0, 19)] == [1, 2]
+    assert (sum(found.labelled_bins), sum(found.correct_bins)) == (4, 3)
+    assert tally.collect() is None
+
+
+def test_a_label_without_confidence_counts_in_totals_only():
+    tally = new_tally()
+    feedback(tally, [True, False])
+    feedback(tally, [True, True], [np.nan, 0.5])
+    windows = tally.collect()
+    assert windows is not None
+    found = windows.inference
+    assert (found.labelled, found.correct) == (4, 3)
+    assert (sum(found.labelled_bins), sum(found.correct_bins)) == (1, 1)
+    feedback(tally, [False])
+    windows = tally.collect()
+    assert windows is not None
+    assert (windows.inference.labelled_bins, windows.inference.correct_bins) == ((), ())
+
+
+def test_feedback_is_not_an_answer():
+    tally = new_tally()
+    answer(tally, rows=3)
+    before = tally.peek()
+    feedback(tally, [True, False], [0.5, 0.5])
+    after = tally.peek()
+    assert (after.labelled, after.correct) == (2, 1)
+    assert (after.answers, after.rows, after.latency, after.confidence, after.classes) == (
+        before.answers,
+        before.rows,
+        before.latency,
+        before.confidence,
+        before.classes,
+    )
+
+
+def test_feedback_survives_a_lost_take_once():
+    tally, total = new_tally(), 0
+    ledger: Ledger[int] = Ledger()
+
+    def collect() -> int | None:
+        windows = tally.collect()
+        return None if windows is None else windows.inference.labelled
+
+    feedback(tally, [True] * 3)
+    assert ledger.take(0, collect) == (1, 3)
+    feedback(tally, [False] * 4)
+    number, again = ledger.take(0, collect)  # the first reply was lost
+    assert (number, again) == (1, 3)
+    total += again or 0
+    number, more = ledger.take(1, collect)
+    total += more or 0
+    assert (number, total, ledger.take(2, collect)) == (2, 7, (2, None))

@@ -100,11 +100,14 @@ def test_only_who_serves_can_be_parked(runners, bundles):
         runners.park(standby.id)
 
 
-def test_a_parked_runner_that_does_not_answer_is_ended_and_is_nobodys_death(new_runners, bundles):
-    runners = new_runners(call_s=1)
+def test_a_parked_runner_that_does_not_answer_is_ended_and_is_nobodys_death(
+    new_runners, bundles, monkeypatch
+):
+    runners = new_runners()
     runners.adopt()
     view = serve(runners, bundles())
     runners.park(view.id)
+    monkeypatch.setattr(runners, "_call_s", 1)
     os.kill(view.pid, signal.SIGSTOP)
     with pytest.raises(RunnerFailed, match="OUT-D313"):
         runners.promote(view.id)

@@ -147,11 +147,13 @@ def test_a_runner_that_dies_idle_blames_no_model(runners, bundles):
     assert (death.runner, death.status, death.model) == (runner, -signal.SIGKILL, None)
 
 
-def test_a_standby_that_does_not_answer_is_killed_and_too_slow(new_runners, bundles):
-    runners = new_runners(ready_s=1)
+def test_a_standby_that_does_not_answer_is_killed_and_too_slow(new_runners, bundles, monkeypatch):
+    runners = new_runners()
     runners.adopt()
     load = bundles()
     standby = runners.start((load,))
+    # Only now: a busy machine takes longer than that to load one.
+    monkeypatch.setattr(runners, "_ready_s", 1)
     os.kill(standby.pid, signal.SIGSTOP)
     with pytest.raises(RunnerFailed) as caught:
         runners.probe(standby.id, "toy")
@@ -159,10 +161,13 @@ def test_a_standby_that_does_not_answer_is_killed_and_too_slow(new_runners, bund
     assert runners.views() == runners.deaths() == ()
 
 
-def test_a_serving_runner_that_does_not_answer_is_killed_and_is_a_death(new_runners, bundles):
-    runners = new_runners(call_s=1)
+def test_a_serving_runner_that_does_not_answer_is_killed_and_is_a_death(
+    new_runners, bundles, monkeypatch
+):
+    runners = new_runners()
     runners.adopt()
     runner = serve(runners, bundles())
+    monkeypatch.setattr(runners, "_call_s", 1)
     (view,) = runners.views()
     os.kill(view.pid, signal.SIGSTOP)
     with pytest.raises(RunnerFailed, match="OUT-D313"):

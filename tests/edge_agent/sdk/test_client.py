@@ -122,6 +122,35 @@ def test_metadata_are_asked_for_again_when_the_version_changes(runners, bundles,
         assert client.metadata().outputs[1].shape == (-1, 2)
 
 
+def test_labels_go_back_with_what_was_predicted(runners, bundles, new_client):
+    runner = serve(runners, bundles())
+    with new_client() as client:
+        answer = client.infer(ROWS)
+        predicted = answer.outputs["label"]
+        sure = answer.outputs["probabilities"].max(axis=1)
+        right = client.feedback(predicted, predicted, sure, version=answer.version)
+        wrong = client.feedback(["none", "none"], [str(n) for n in predicted], [np.nan, 0.5])
+        mixed = client.feedback([b"0", np.int64(1), 2.0], ["0", 1, 3])
+        with pytest.raises(InvalidRequest, match=r"OUT-I107.*toy/v9"):
+            client.feedback([1], [1], version="v9")
+        with pytest.raises(InvalidRequest, match="OUT-I117"):
+            client.feedback([1], [1, 2])
+    assert (right, wrong, mixed) == (2, 2, 3)
+    (windows,) = runners.take(runner, 0).windows
+    found = windows.inference
+    assert (found.answers, found.labelled, found.correct) == (1, 7, 4)
+    assert (sum(found.labelled_bins), sum(found.correct_bins)) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros((2, 1)), "10", [None], [object()], [np.nan], np.zeros(2, complex)]
+)
+def test_what_is_no_list_of_labels_is_refused(runners, bundles, new_client, labels):
+    serve(runners, bundles())
+    with new_client() as client, pytest.raises(InvalidRequest, match="OUT-I117"):
+        client.feedback(labels, [1] * len(labels))
+
+
 def test_no_request_fails_while_versions_change_under_load(runners, bundles, new_client):
     waiting, serving = (runners.start((bundles(version=v),)).id for v in ("v1", "v0"))
     runners.promote(serving)

@@ -27,8 +27,9 @@ from edge_agent.journal import Note
 from edge_agent.runner.bundle import Bundle, read_bundle
 from edge_agent.runner.views import Load, RunnerFailed
 from edge_agent.sdk import Client, Local
+from edge_agent.sdk.held import Held
 from protocol.errors import Failed, InvalidRequest, Unavailable
-from protocol.members import Contract
+from protocol.members import Basis, Contract, Feature, Profile, Residual, Watched
 from tests.fakes.bundles import expected, make_bundle
 from tests.fakes.conditions import eventually
 from tests.fakes.proven import install, prove
@@ -170,6 +171,41 @@ def _with_range(monkeypatch: pytest.MonkeyPatch, least: float, most: float) -> N
         return replace(bundle, contract=Contract((pixels,), old.outputs, old.classes))
 
     monkeypatch.setattr("edge_agent.sdk.held.read_bundle", ranged)
+
+
+def test_labels_are_counted_with_the_answers_of_this_process(home, agent, first):
+    with Local("toy", home=home) as local:
+        answer = local.infer(ROW)
+        label = answer.outputs["label"]
+        sure = answer.outputs["probabilities"].max(axis=1)
+        assert local.feedback(label, label, sure, version=answer.version) == 1
+        assert local.feedback(["no", "2"], ["yes", 2]) == 2
+        with pytest.raises(InvalidRequest, match=r"OUT-I107.*toy/v9 does not run here, v1 does"):
+            local.feedback([1], [1], version="v9")
+        with pytest.raises(InvalidRequest, match="OUT-I117"):
+            local.feedback([1, 2], [1])
+        with pytest.raises(InvalidRequest, match="OUT-I117"):
+            local.feedback([np.nan], [np.nan])
+        agent.lead(local, first)
+        (window,) = agent.applications.peek("toy", first.digest)
+    assert (window.answers, window.labelled, window.correct) == (1, 3, 2)
+    assert (sum(window.labelled_bins), sum(window.correct_bins)) == (1, 1)
+    with pytest.raises(Unavailable, match="OUT-I122"):
+        local.feedback([1], [1])
+
+
+def test_what_a_profile_watches_beside_the_first_input_is_counted_here_too(home):
+    whole = Feature("component", (0.0, 10.0), (0, 9, 0, 0, 0))
+    watched = Watched("probabilities", "projected", basis=Basis((0,) * 3, (1,) * 3, ((1, 0, 0),)))
+    load = install(home, profile=Profile(9, (whole,), watched=(watched,), residual=Residual(whole)))
+    held = Held(load, "shape")
+    for _ in range(3):
+        held.ask({"pixels": ROW})
+    held.ask(np.repeat(ROW, 2, axis=0))
+    windows = held.tally.collect()
+    assert windows is not None
+    assert (windows.inference.answers, windows.inference.rows) == (4, 5)
+    assert (windows.drift.counts, windows.drift.residual) == (((0, 5, 0, 0, 0),), (0, 5, 0, 0, 0))
 
 
 def test_without_anything_proven_there_is_nothing_to_follow(home):

@@ -24,7 +24,7 @@ def test_every_way_of_the_page_gets_an_answer(home):
     try:
         runners.promote(runners.start((load,)).id)
         page = walkthrough.read(PAGE)
-        assert len(page.commands) == 4
+        assert len(page.commands) == 5
         environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),

@@ -7,9 +7,10 @@ import pytest
 
 from edge_agent.technician.happened import happened
 from edge_agent.technician.status import LinkStatus, RenewalStatus, Status
-from protocol.reported import LocalPin, Outcome, Refused, ReportedState, TrustState
+from protocol.reported import DriftState, LocalPin, Outcome, Refused, ReportedState, TrustState
 from tests.fakes.attended import CONNECTED, NOW_MS, STABLE, STATE, STATUS, V1, V2, V3
 
+DRIFTED = DriftState(16.0, "pixels_3", since_ms=NOW_MS)
 NOTHING = Status("north-cam-0117", "north", 0, ReportedState(0, "0.1"))
 
 
@@ -50,6 +51,17 @@ CASES = {
     "a hindrance": (
         STATUS, model(target=V3, waiting="OUT-T122", waiting_detail="30 h ago"),
         ["digits/v3 waits: OUT-T122 nothing new can start"],
+    ),
+    "inputs that changed": (
+        model(drift=DriftState(3.0)), model(drift=DRIFTED),
+        ["digits/v2: OUT-D601 inputs are not those that the model was built on: pixels_3"],
+    ),
+    "inputs that stay so": (model(drift=DRIFTED), model(drift=replace(DRIFTED, ln_e=20.0)), []),
+    "inputs as usual again": (model(drift=DRIFTED), model(drift=DriftState(3.0)),
+                              ["digits/v2: inputs are as usual again"]),
+    "another version's inputs": (
+        model(drift=DRIFTED), model(serving=V1, returns_to=V1, drift=DriftState(3.0)),
+        ["digits/v1 answers"],
     ),
     "a pin": (STATUS, model(pinned=LocalPin(V1, None, "wrong labels", "tom")),
               ["digits/v1 is pinned here by tom: wrong labels"]),
@@ -97,10 +109,11 @@ def test_nothing_is_said_twice(case):
 def test_what_goes_wrong_is_a_warning_and_the_rest_is_not():
     levels = dict.fromkeys(CASES, 0)
     for case, (before, after, _) in CASES.items():
-        levels[case] = max(level for level, _ in happened(before, after))
+        levels[case] = max((level for level, _ in happened(before, after)), default=logging.INFO)
     assert levels["no model left"] == logging.ERROR
     fine = {"a start", "a trial", "a trial that stays", "one that nobody asked", "something newer",
-            "a download", "a link that is back"}  # fmt: skip
+            "a download", "a link that is back", "inputs that stay so", "inputs as usual again",
+            "another version's inputs"}  # fmt: skip
     assert {case for case, level in levels.items() if level < logging.WARNING} == fine
 
 

@@ -20,6 +20,7 @@ from protocol.bundle import Facts
 from protocol.identifiers import digest_of
 from protocol.reported import (
     BufferState,
+    DriftState,
     Guards,
     LocalPin,
     ModelState,
@@ -102,6 +103,53 @@ CASES = {
 * cam-0117: digits/v2 runs normally since 3 Nov 11:06 UTC (15 d)
 why         plan 31: stable     returns to digits/v1
 answers     412/min   p95 3.1 ms   errors 0 of 593,280 since it was loaded
+link        connected 6 d     buffer 118 records, 21.0 kB of 32.0 MB
+clock       synchronised      trust  fresh for 2 d 4 h
+cert        12 Jan 2027       disk   1.20 GB free
+next        nothing to do
+""",
+    ),
+    "inputs as usual": (
+        status(model(drift=DriftState(2.1999, "pixels_3", 15.4, 412, settled=True))),
+        0,
+        """\
+* cam-0117: digits/v2 runs normally since 3 Nov 11:06 UTC (15 d)
+why         plan 31: stable     returns to digits/v1
+drift       none (evidence 2.1, alarm at 15.4)
+link        connected 6 d     buffer 118 records, 21.0 kB of 32.0 MB
+clock       synchronised      trust  fresh for 2 d 4 h
+cert        12 Jan 2027       disk   1.20 GB free
+next        nothing to do
+""",
+    ),
+    "inputs drifted": (
+        status(
+            model(
+                drift=DriftState(
+                    18.2, "pixels_3", 15.4, 412, settled=True, since_ms=NOW_MS - 15 * DAY_MS
+                )
+            ),
+            answers={"digits": Answers(593_280, 0, 0.0031, 412.0)},
+        ),
+        0,
+        """\
+* cam-0117: digits/v2 runs normally since 3 Nov 11:06 UTC (15 d)
+why         plan 31: stable     returns to digits/v1
+answers     412/min   p95 3.1 ms   errors 0 of 593,280 since it was loaded
+drift       pixels_3 since 3 Nov 11:06 UTC (evidence 18.2, alarm at 15.4)
+link        connected 6 d     buffer 118 records, 21.0 kB of 32.0 MB
+clock       synchronised      trust  fresh for 2 d 4 h
+cert        12 Jan 2027       disk   1.20 GB free
+next        nothing to do
+""",
+    ),
+    "learning what is usual": (
+        status(model(drift=DriftState(0.4, "pixels_3", 15.4, 12))),
+        0,
+        """\
+* cam-0117: digits/v2 runs normally since 3 Nov 11:06 UTC (15 d)
+why         plan 31: stable     returns to digits/v1
+drift       learning what is usual: 12 of 60 windows
 link        connected 6 d     buffer 118 records, 21.0 kB of 32.0 MB
 clock       synchronised      trust  fresh for 2 d 4 h
 cert        12 Jan 2027       disk   1.20 GB free

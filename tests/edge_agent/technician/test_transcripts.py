@@ -13,6 +13,8 @@ import pytest
 from edge_agent import cli
 from edge_agent.technician import probes
 from edge_agent.technician.checks import Unit
+from edge_agent.technician.status import Status
+from protocol.reported import DriftState
 from tests.fakes.attended import CONNECTED, NOW_MS, STATUS, Attended
 from tests.fakes.command_line import masked, transcript
 
@@ -20,17 +22,27 @@ GOLDEN = Path(__file__).parents[2] / "golden/agent_cli"
 HOUR_MS = 3_600_000
 
 
+def watched(drift: DriftState) -> Status:
+    """With what the detectors of drift say."""
+    state = STATUS.state
+    models = {name: replace(model, drift=drift) for name, model in state.models.items()}
+    return replace(STATUS, state=replace(state, models=models))
+
+
 def well(device: Attended) -> None:
-    """A link, and a version to go back to."""
+    """A link, a version to go back to, and inputs as usual."""
+    device.shown = watched(DriftState(2.1, "pixels_3", 15.4, 412, settled=True))
 
 
 def offline(device: Attended) -> None:
-    """No link for 9 days; the update machine is busy."""
+    """No link for 9 days; inputs have changed, and the update machine is busy."""
     lost = replace(
         CONNECTED, connected=False, why="no route to host", since_ms=NOW_MS - 220 * HOUR_MS,
         next_try_s=42.0,
     )  # fmt: skip
-    device.shown = replace(STATUS, link=lost, detail_until_ms=NOW_MS + 912 * HOUR_MS)
+    since_ms = NOW_MS - 363 * HOUR_MS
+    drifted = watched(DriftState(18.2, "pixels_3", 15.4, 412, settled=True, since_ms=since_ms))
+    device.shown = replace(drifted, link=lost, detail_until_ms=NOW_MS + 912 * HOUR_MS)
     device.follows = False
 
 

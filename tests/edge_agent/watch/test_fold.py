@@ -55,6 +55,53 @@ def test_every_value_is_counted_in_the_slot_that_the_profile_defines(table):
         assert counts[column] == tuple(expected[slot] for slot in range(len(each) + 3))
 
 
+known = st.integers(0, 64).map(lambda count: tuple(f"word {n}" for n in range(count)))
+
+
+@given(st.data(), st.lists(st.one_of(known, edge_lists), min_size=1, max_size=4))
+def test_every_value_is_in_the_slot_the_profile_defines_for_words_among_numbers(data, kinds):
+    features = [
+        Feature("w", counts=(0,) * (len(kind) + 2), kind="words", words=kind)
+        if not kind or isinstance(kind[0], str)
+        else feature(kind)
+        for kind in kinds
+    ]
+    if any(len({e + 0.0 for e in each.edges}) < len(each.edges) for each in features):
+        return
+    values = [
+        st.integers(0, each.slots - 1).map(float) if each.kind == "words" else numbers
+        for each in features
+    ]
+    rows = data.draw(st.lists(st.tuples(*values), max_size=12))
+    fold = FeatureFold(features)
+    assert fold.size == sum(each.slots for each in features)
+    counts = fold.split(fold(np.array(rows, np.float32).reshape(len(rows), len(features))))
+    for column, each in enumerate(features):
+        expected = Counter(
+            int(row[column]) if each.kind == "words" else obvious_slot(each.edges, row[column])
+            for row in rows
+        )
+        assert counts[column] == tuple(expected[slot] for slot in range(each.slots))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 255, 256, 2039, 2040, 2041, 5000])
+@pytest.mark.parametrize("columns", [1, 3, 500])
+def test_any_number_of_rows_is_counted_as_one_by_one(rows, columns):
+    rng = np.random.default_rng(rows)
+    features = [feature(tuple(sorted(rng.normal(size=1 + n % 9).tolist()))) for n in range(columns)]
+    table = rng.normal(size=(rows, columns)).astype(np.float32)
+    table[::5] = np.nan
+    table[1::7] = np.inf
+    fold = FeatureFold(features)
+    counts = fold.split(fold(table))
+    for each, found, values in zip(features, counts, table.T, strict=True):
+        known = [*np.array(each.edges, np.float32), np.inf, np.nan]
+        slots = np.searchsorted(known, values, side="right")
+        slots[np.isnan(values)] = len(each.edges) + 2
+        assert found == tuple(np.bincount(slots, minlength=each.slots).tolist())
+    assert fold.split(fold(np.asfortranarray(table))) == counts
+
+
 def test_below_inner_above_infinite_and_nan_have_slots_of_their_own():
     fold = FeatureFold([feature((0.0, 1.0, 2.0))])
     values = [-math.inf, -5, -0.0, 0.5, 1, 2, 3, math.inf, math.nan]

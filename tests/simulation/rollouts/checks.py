@@ -172,9 +172,10 @@ class Checks:
         active = [each for each in rollouts if not each.ended and each.wave]
         for device in self._heard():
             choice = device.resolved(self.fleet.world.approvals, frozenset(), self.fleet.now_ms)
-            waits = device.phase == "standby"
-            if choice is not None and choice.digest != device.serving and not waits:
-                self.say("settled", f"{device.id} heads for {choice} and serves {device.serving}")
+            if choice is not None and choice.digest != device.serving:
+                waits = device.phase == "standby" or device.blocked(choice)
+                if not waits:
+                    self.say("settled", f"{device.id} is to run {choice}, serves {device.serving}")
             row = self.fleet.store.devices.need(device.id)
             said = row.state.models.get(MODEL) if row.state else None
             if said is None or (said.serving, said.current) != (device.serving, device.current):

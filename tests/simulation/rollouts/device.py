@@ -131,12 +131,12 @@ class Device:
             previous=self.previous,
             trial=self.trial,
         )
-        choice = resolve(self.plan, self.document, approvals, denied, local, MODEL).choice
-        note = self.notes.get(choice.digest) if choice is not None else None
-        if choice is not None and note is not None and note.definite:
-            # A rollout's new attempt lifts what it gave up; a pin to the same version does not.
-            return choice if choice.attempt > note.attempt else None
-        return choice
+        return resolve(self.plan, self.document, approvals, denied, local, MODEL).choice
+
+    def blocked(self, choice: Candidate) -> bool:
+        """A rollout's new attempt lifts what it gave up; a pin to the same version does not."""
+        note = self.notes.get(choice.digest)
+        return note is not None and note.definite and choice.attempt <= note.attempt
 
     def _held(self) -> frozenset[Digest]:
         """What it gave up for good, unless a later attempt of a rollout lifts that."""
@@ -159,6 +159,10 @@ class Device:
         self.choice = choice
         if choice is None:
             self._rest()
+            return
+        if self.blocked(choice):
+            self._rest()
+            self.target = choice.digest
             return
         if choice.digest == self.target and self.phase in BEGUN:
             return
