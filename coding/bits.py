@@ -6,6 +6,7 @@ is left of it are its low bits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -41,7 +42,7 @@ def tokens(z: Array) -> tuple[Array, Array]:
 
 def low_bits_of(token: Array) -> Array:
     """How many low bits each token leaves, `<u1`."""
-    return np.where(token < 4, 0, (np.maximum(token, 4) - 2) >> 1).astype("<u1")
+    return _LOW_BITS[token]
 
 
 def from_tokens(token: Array, low: Array) -> Array:
@@ -49,17 +50,17 @@ def from_tokens(token: Array, low: Array) -> Array:
     bits = 8 * low.dtype.itemsize
     if len(token) and int(token.max()) > 2 * bits - 1:
         raise ValueError("a token of a larger number")
-    k = low_bits_of(token).astype(low.dtype)
-    wide = token.astype(low.dtype)
-    lead = low.dtype.type(2) | (wide & low.dtype.type(1))
-    return np.where(token < 4, wide, (lead << k) | low)
+    lead = _LEADS[token].astype(low.dtype)
+    return (lead << low_bits_of(token).astype(low.dtype)) | low
 
 
 def low_size(k: Array) -> int:
     """Bytes of `pack_low` for elements of `k` bits each."""
-    return sum(
-        count * (bits // 8) + -(-count * (bits % 8) // 8) for bits, count in _counts(k).items()
-    )
+    return _low_size(_counts(k))
+
+
+def _low_size(counts: Mapping[int, int]) -> int:
+    return sum(count * (bits // 8) + -(-count * (bits % 8) // 8) for bits, count in counts.items())
 
 
 def pack_low(values: Array, k: Array) -> bytes:
@@ -79,14 +80,15 @@ def pack_low(values: Array, k: Array) -> bytes:
 
 def unpack_low(data: bytes, k: Array, itemsize: int) -> Array:
     """The inverse of `pack_low`. Raises `ValueError` unless `data` has `low_size(k)` bytes."""
-    if len(data) != low_size(k):
+    counts = _counts(k)
+    if len(data) != _low_size(counts):
         raise ValueError("low bits of another length")
     dtype = np.dtype(f"<u{itemsize}")
-    values: Array = np.zeros(len(k), dtype)
-    place = 0
-    for bits, count in _counts(k).items():
+    found: Array = np.zeros(len(k), dtype)
+    place, first = 0, len(k) - sum(counts.values())
+    for bits, count in counts.items():
         whole, rest = bits // 8, bits % 8
-        some: Array = np.zeros(count, dtype)
+        some = found[first : first + count]
         for plane in range(whole):
             taken = np.frombuffer(data, "<u1", count, place).astype(dtype)
             some |= taken << dtype.type(8 * plane)
@@ -96,7 +98,9 @@ def unpack_low(data: bytes, k: Array, itemsize: int) -> Array:
             left = _unpack_rest(data[place : place + length], count, rest)
             some |= left.astype(dtype) << dtype.type(8 * whole)
             place += length
-        values[k == bits] = some
+        first += count
+    values = np.empty_like(found)
+    values[np.argsort(k, kind="stable")] = found
     return values
 
 
@@ -175,10 +179,8 @@ def unpack_flags(data: bytes, count: int) -> Array:
 
 def _counts(k: Array) -> dict[int, int]:
     """How many elements have so many bits; without those that have none."""
-    found = (
-        (bits, int(np.count_nonzero(k == bits))) for bits in range(1, int(k.max(initial=0)) + 1)
-    )
-    return {bits: count for bits, count in found if count}
+    counts = np.bincount(k).tolist()
+    return {bits: count for bits, count in enumerate(counts) if bits and count}
 
 
 def _pack_rest(values: Array, bits: int) -> bytes:
@@ -190,8 +192,27 @@ def _pack_rest(values: Array, bits: int) -> bytes:
 
 
 def _unpack_rest(data: bytes, count: int, bits: int) -> Array:
-    matrix = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits).reshape(count, bits)
-    values = np.zeros(count, "<u2")
-    for place in range(bits):
-        values |= matrix[:, place].astype("<u2") << np.uint16(place)
-    return values
+    """Numbers of up to 16 bits, `<u2`. Eight of them are whole bytes, and up to 8 bits a word."""
+    if bits > 8:
+        matrix = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits)
+        values = np.zeros(count, "<u2")
+        for place in range(bits):
+            values |= matrix[place::bits].astype("<u2") << np.uint16(place)
+        return values
+    rows = np.zeros((-(-count // 8), 8), np.uint8)
+    padded = np.zeros(len(rows) * bits, np.uint8)
+    padded[: len(data)] = _REVERSED[np.frombuffer(data, np.uint8)]
+    rows[:, :bits] = padded.reshape(-1, bits)
+    shifts = np.arange(8, dtype="<u8") * np.uint64(bits)
+    found = (rows.view("<u8") >> shifts) & np.uint64((1 << bits) - 1)
+    return found.astype("<u2").reshape(-1)[:count]
+
+
+_TOKEN: Final = np.arange(256)
+_LOW_BITS: Final[Array] = np.where(_TOKEN < 4, 0, (_TOKEN - 2) >> 1).astype("<u1")
+_LEADS: Final[Array] = np.where(_TOKEN < 4, _TOKEN, 2 | (_TOKEN & 1)).astype("<u1")
+"""What a number begins with."""
+_REVERSED: Final[Array] = np.packbits(
+    np.unpackbits(np.arange(256, dtype="<u1")).reshape(256, 8), axis=1, bitorder="little"
+).reshape(-1)
+"""Bytes with their first bit last."""

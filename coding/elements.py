@@ -55,16 +55,18 @@ def ordered(x: Array, element: Element) -> Array:
     """Integers in the order of the floats: minus zero just below zero, NaN outermost."""
     if not element.mantissa:
         return x
-    top = element.dtype.type(1 << element.bits - 1)
-    return np.where(x & top, ~x, x | top)
+    top, last = element.dtype.type(1 << element.bits - 1), element.dtype.type(element.bits - 1)
+    turned: Array = x ^ ((element.dtype.type(0) - (x >> last)) | top)
+    return turned
 
 
 def unordered(x: Array, element: Element) -> Array:
     """The inverse of `ordered`."""
     if not element.mantissa:
         return x
-    top = element.dtype.type(1 << element.bits - 1)
-    return np.where(x & top, x ^ top, ~x)
+    top, last = element.dtype.type(1 << element.bits - 1), element.dtype.type(element.bits - 1)
+    turned: Array = x ^ (((x >> last) - element.dtype.type(1)) | top)
+    return turned
 
 
 def zigzag(d: Array) -> Array:
@@ -138,5 +140,6 @@ def order_of(base: Array, element: Element) -> NDArray[np.intp]:
     exponents = (base >> base.dtype.type(element.mantissa)) & base.dtype.type(
         (1 << element.bits - 1 - element.mantissa) - 1
     )
-    # Sorted by counting, as only 16-bit integers are.
-    return np.argsort(exponents.astype(np.uint16), kind="stable")
+    # Sorted by counting, as only integers of 8 and 16 bits are.
+    few = element.bits - 1 - element.mantissa <= 8
+    return np.argsort(exponents.astype(np.uint8 if few else np.uint16), kind="stable")

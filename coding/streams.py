@@ -7,14 +7,15 @@ an open stream has `uv n` after the head.
 from __future__ import annotations
 
 import lzma as xz
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import zstandard
 
-from coding import varint
-from coding.limits import LZMA_DICTIONARY, MAX_STREAM, STREAM_WINDOW
+from coding import cuts, varint
+from coding.limits import KIB, LZMA_DICTIONARY, MAX_STREAM, STREAM_WINDOW
 from coding.varint import Reader
 
 STORED, ZSTD, LZMA, PREFIXED = range(4)
@@ -22,9 +23,22 @@ STORED, ZSTD, LZMA, PREFIXED = range(4)
 Prefix = Callable[[Reader], bytes]
 """Gives what stands before a stream of coding 3; may read which part of the base that is first."""
 
+LZMA_BELOW: Final = 0.97
+"""Lzma takes a decoder ten times as long, so what is packed has to be that much smaller;"""
+SMALL: Final = 16 * KIB
+"""up to here a stream takes no time."""
+
 _FORMAT: Final = zstandard.FORMAT_ZSTD1_MAGICLESS
 _LEAST: Final = 12
 """Fewer bytes are never packed: a frame alone takes 5."""
+_THOROUGH: Final = 10
+"""Levels of zstd from here on are for results, those below for comparisons."""
+_FEW_PIECES: Final = 32
+_LONGEST_LEAST: Final = 7
+"""The longest least length of matches that zstd has."""
+_MOSTLY_MATCHES: Final = 0.2
+"""Where so little is left there is hardly a code to be chosen."""
+_CHEAP: Final = 64 * KIB
 
 
 def read(
@@ -76,8 +90,14 @@ def unpack_zstd(
     return plain
 
 
-def pack_zstd(data: bytes, level: int, prefix: bytes = b"") -> bytes:
-    """One magicless frame with its content size, whose window is its content."""
+def pack_zstd(
+    data: bytes, level: int, prefix: bytes = b"", at: Sequence[int] = (), *, numbers: bool = False
+) -> bytes:
+    """One magicless frame with its content size, whose window is its content.
+
+    New blocks begin `at` these places. `numbers`: only long matches are looked for, short ones
+    among numbers are chance and spoil the codes.
+    """
     usual = zstandard.ZstdCompressionParameters.from_level(
         level, source_size=len(data), dict_size=len(prefix)
     )
@@ -87,13 +107,24 @@ def pack_zstd(data: bytes, level: int, prefix: bytes = b"") -> bytes:
         dict_size=len(prefix),
         # Only a window of the whole content can reach the prefix to the end.
         window_log=max(usual.window_log, (max(len(data), 1024) - 1).bit_length()),
+        min_match=_LONGEST_LEAST if numbers else usual.min_match,
+        strategy=zstandard.STRATEGY_FAST if numbers and level < _THOROUGH else usual.strategy,
         format=_FORMAT,
         write_content_size=True,
         write_checksum=False,
         write_dict_id=False,
     )
-    before = content(prefix)
-    return zstandard.ZstdCompressor(dict_data=before, compression_params=parameters).compress(data)
+    packer = zstandard.ZstdCompressor(dict_data=content(prefix), compression_params=parameters)
+    if not at:
+        return packer.compress(data)
+    parts = packer.compressobj(size=len(data))
+    out = []
+    for start, end in pairwise((0, *at)):
+        out.append(parts.compress(data[start:end]))
+        out.append(parts.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+    out.append(parts.compress(data[at[-1] :]))
+    out.append(parts.flush())
+    return b"".join(out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +144,42 @@ class Packer:
         return self._smallest(data, varint.unsigned(len(data)), prefix, b"")
 
     def _smallest(self, data: bytes, length: bytes, prefix: bytes | None, window: bytes) -> bytes:
-        found = [_head(len(data), STORED) + length + data]
+        def framed(coding: int, stored: bytes, told: bytes = b"") -> bytes:
+            return _head(len(stored), coding) + length + told + stored
+
+        found = [framed(STORED, data)]
         if len(data) >= _LEAST:
-            packed = [(ZSTD, b"", pack_zstd(data, self.level))]
-            if self.lzma:
-                packed.append((LZMA, b"", _pack_lzma(data)))
-            found += [
-                _head(len(stored), coding) + length + told + stored
-                for coding, told, stored in packed
-                if len(stored) <= len(data)
-            ]
-        if prefix and data and len(data) + len(prefix) <= STREAM_WINDOW:
-            stored = pack_zstd(data, self.level, prefix)
+            stored = self._zstd(data, b"")
             if len(stored) <= len(data):
-                found.append(_head(len(stored), PREFIXED) + length + window + stored)
+                found.append(framed(ZSTD, stored))
+        if prefix and data and len(data) + len(prefix) <= STREAM_WINDOW:
+            stored = self._zstd(data, prefix)
+            if len(stored) <= len(data):
+                found.append(framed(PREFIXED, stored, window))
+        best = min(found, key=len)
+        worth = LZMA_BELOW if len(data) > SMALL else 1
+        # Where zstd finds nothing, lzma takes long to find as much.
+        if self.lzma and len(data) >= _LEAST and len(best) < worth * len(data):
+            packed = framed(LZMA, _pack_lzma(data))
+            if len(packed) < worth * len(best):
+                return packed
+        return best
+
+    def _zstd(self, data: bytes, prefix: bytes) -> bytes:
+        """The smallest of the frames that this effort tries."""
+        if self.level < _THOROUGH:
+            usual = pack_zstd(data, self.level, prefix)
+            if len(data) < cuts.LEAST or prefix:
+                return usual
+            at = cuts.cuts(data, _FEW_PIECES)
+            return min(usual, pack_zstd(data, 1, b"", at, numbers=True), key=len)
+        found = [pack_zstd(data, self.level, prefix)]
+        most = 0 if len(data) <= _CHEAP else _MOSTLY_MATCHES * len(data)
+        if len(data) >= cuts.LEAST and len(found[0]) > most:
+            at = cuts.cuts(data)
+            found.append(pack_zstd(data, self.level, prefix, at, numbers=True))
+            if len(data) <= _CHEAP:
+                found.append(pack_zstd(data, self.level, prefix, at))
         return min(found, key=len)
 
 

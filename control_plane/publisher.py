@@ -19,10 +19,11 @@ from hashlib import sha256
 from typing import Final
 
 from control_plane.encode import Encoded
+from control_plane.encode.offering import hint_of
 from control_plane.retained import BATCH, LinkLike, Retained
 from protocol import codec
 from protocol.identifiers import Digest, ModelName
-from protocol.payload import DIGESTS_PER_LIST, Hint
+from protocol.payload import DIGESTS_PER_LIST
 from protocol.telemetry import Range, Want, merge_ranges
 from protocol.topics import TUF_ROLES, Topics
 
@@ -81,11 +82,14 @@ class Publisher:
         retained: Retained,
         *,
         look_interval_s: float = LOOK_INTERVAL_S,
+        urls: Sequence[str] = (),
     ) -> None:
+        """`urls`: addresses below which devices find payloads besides, in every hint."""
         self._link = link
         self._topics = topics
         self._retained = retained
         self._look_interval_s = look_interval_s
+        self._urls = tuple(urls)
         self._lock = threading.RLock()
         self._connections = 0
         self._kept: dict[str, _Kept] = {}
@@ -123,7 +127,8 @@ class Publisher:
         with self._lock:
             for encoded in payloads:
                 self._offer(_Offered(model, hint, encoded))
-            self.keep(hint, codec.encode(Hint(tuple(each.entry for each in payloads))))
+            entries = [each.entry for each in payloads]
+            self.keep(hint, codec.encode(hint_of(entries, self._urls)))
 
     def withdraw(self, topic: str) -> None:
         """`topic` should retain nothing any more."""

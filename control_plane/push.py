@@ -1,15 +1,21 @@
-"""Takes a verified bundle into the catalogue: blobs, payloads to travel, the entry, a draft."""
+"""Takes a verified bundle into the catalogue: blobs, payloads to travel, the entry, a draft.
+
+Payloads that every device can decode come before the entry, all others after it: they take long,
+and approvers need not wait for them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from control_plane.blobs import Blobs
 from control_plane.catalog.layout import INDEX, Layout
+from control_plane.deltas import Deltas, Tell, kilobytes
 from control_plane.encode import encode
+from control_plane.encode.offering import is_plain
 from control_plane.settings import Settings
 from control_plane.signing.drafts import approval
 from control_plane.signing.repository import Repository
@@ -22,9 +28,6 @@ from protocol.errors import InvalidRequest
 from protocol.identifiers import Digest
 from protocol.payload import MAX_PAYLOAD
 
-Tell = Callable[[int, int, str], None]
-"""`(done, total, unit)`."""
-
 _BLOCK: Final = 1024 * 1024
 
 
@@ -36,6 +39,7 @@ class Catalogue:
     store: Store
     blobs: Blobs
     repository: Repository
+    deltas: Deltas
 
 
 def push(layout: Layout, to: Catalogue, now_ms: int, tell: Tell, *, who: str) -> BundleRow:
@@ -46,19 +50,20 @@ def push(layout: Layout, to: Catalogue, now_ms: int, tell: Tell, *, who: str) ->
     index = layout.index
     check_free(layout, to.store)
     members = _distinct(layout)
-    total = 2 * len(members) + len(index.variants) + 1
-    done = 0
     for path, digest in _files(layout, members):
         if not to.blobs.has(digest):
             with path.open("rb") as file:
                 blocks = iter(lambda: file.read(_BLOCK), b"")
                 to.blobs.put(blocks, limit=MAX_PAYLOAD, expected=digest)
-        done += 1
-        tell(done, total, "files")
+    due = to.deltas.of(layout.digest)
+    first = kilobytes(layout.size)
+    total = first + kilobytes(sum(each.size for each in due))
+    done = 0
+    tell(0, total, "kB")
     for member in members:
         _encode(layout, member, to, now_ms)
-        done += 1
-        tell(done, total, "files")
+        done += member.size
+        tell(kilobytes(done), total, "kB")
     bundle = _row(layout, now_ms)
     with to.store.write():
         check_free(layout, to.store)
@@ -81,6 +86,7 @@ def push(layout: Layout, to: Catalogue, now_ms: int, tell: Tell, *, who: str) ->
     if bundle.digest not in to.repository.approvals():
         change = approval(index, bundle.digest, len(layout.index_bytes))
         to.repository.draft((change,), now_ms, to.store.audit.head())
+    to.deltas.make(due, lambda done, _, unit: tell(first + done, total, unit))
     return to.store.bundles.get(bundle.digest) or bundle
 
 
@@ -112,7 +118,7 @@ def _files(layout: Layout, members: list[Member]) -> Iterator[tuple[Path, Digest
 
 def _encode(layout: Layout, member: Member, to: Catalogue, now_ms: int) -> None:
     model = layout.index.model
-    if to.store.payloads.of_file(model, member.digest):
+    if any(is_plain(each.entry) for each in to.store.payloads.of_file(model, member.digest)):
         return
     encoded = encode(layout.path(member.digest), member.digest, to.settings.payloads)
     path = str(encoded.path.relative_to(to.settings.home))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,17 @@ import yaml
 
 from protocol.errors import InvalidRequest
 from protocol.identifiers import fleet_name
+from protocol.payload import MAX_URL, MAX_URLS
 
 HOME_VARIABLE: Final = "OUTRIDER_HOME"
 DEFAULT_HOME: Final = Path("outrider")
 FILE: Final = "config.yaml"
 API_PORT: Final = 8400
 BROKER_PORT: Final = 8883
+_MIRROR: Final = re.compile(
+    r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]*)*/"
+)
+"""No credentials and no queries: hints are for everybody to read, and agents refuse such ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,11 @@ class Settings:
     """Command that gets every notice of an alarm as a CloudEvent on its standard input."""
     webhook_private: bool = False
     """Whether webhooks may also lie at private addresses, or on this machine."""
+    mirrors: tuple[str, ...] = ()
+    """Addresses that end in `/`, below which static hosts have copies of the folder `payloads`:
+    devices fetch there, too."""
+    serve_payloads: bool = True
+    """Whether devices may fetch payloads from the API, besides the broker."""
     intervals: Intervals = Intervals()
 
     def __post_init__(self) -> None:
@@ -88,6 +99,16 @@ class Settings:
         for port in (self.api_port, self.broker_port):
             if not 0 <= port <= 65_535:
                 raise ValueError(f"a port is 0 to 65535, got {port}")
+        for mirror in self.mirrors:
+            if not _MIRROR.fullmatch(mirror) or len(mirror) > MAX_URL:
+                raise ValueError(f"a mirror is like https://host/folder/, got {mirror!r:.80}")
+        if len(self.payload_urls) > MAX_URLS:
+            raise ValueError(f"at most {MAX_URLS - self.serve_payloads} mirrors")
+
+    @property
+    def payload_urls(self) -> tuple[str, ...]:
+        """What hints say besides the broker; `/` stands for this control plane."""
+        return (*self.mirrors, "/") if self.serve_payloads else self.mirrors
 
     @property
     def config(self) -> Path:

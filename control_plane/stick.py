@@ -14,7 +14,7 @@ from protocol.approval import Approvals
 from protocol.bundle import Facts, Index, Needs
 from protocol.device import DeviceDocument
 from protocol.identifiers import Digest, ModelName
-from protocol.payload import HintEntry
+from protocol.payload import PLAIN_FEATURES, HintEntry
 from protocol.plan import Local, Plan, resolve
 from protocol.reported import ModelState
 from protocol.selector import matches
@@ -88,14 +88,17 @@ def variants_for(index: Index, facts: Iterable[Facts]) -> tuple[Digest, ...]:
 
 
 def entries_for(entries: Sequence[HintEntry], bases: Collection[Digest]) -> tuple[HintEntry, ...]:
-    """Payloads of one file: the smallest full one always, and deltas whose base a device has.
+    """Payloads of one file: deltas whose base a device has, the smallest full one, and the
+    smallest that every agent can read, since nobody knows who else will meet the stick.
 
     Empty if there is no full one: then the stick would be of use to nobody new.
     """
-    full = min((e for e in entries if e.base is None), key=lambda e: e.size, default=None)
-    if full is None:
+    full = sorted((e for e in entries if e.base is None), key=lambda e: e.size)
+    plain = [e for e in full if not e.features & ~PLAIN_FEATURES]
+    if not full:
         return ()
-    return (*(e for e in entries if e.base is not None and e.base in bases), full)
+    deltas = (e for e in entries if e.base is not None and e.base in bases)
+    return tuple(dict.fromkeys((*deltas, full[0], *plain[:1])))
 
 
 def bundles_held(devices: Iterable[Carried]) -> frozenset[Digest]:

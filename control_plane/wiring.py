@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from control_plane import encode
+from control_plane import deltas, encode
 from control_plane.access import read_token
 from control_plane.adoption import read_back
 from control_plane.audit_check import INTERVAL_S, AuditCheck
@@ -84,6 +84,7 @@ class ControlPlane:
         self.repository = Repository.open(of.tuf, of.keys, of.fleet)
         self.authority = Authority(of.ca, of.fleet)
         self.work = Work(self.store, now_ms)
+        self.deltas = deltas.Deltas(self.store, self.blobs, of, now_ms)
         self.link = Link(
             Address(of.broker_host, of.broker_port, self.authority.control),
             control_identity(of.fleet),
@@ -94,7 +95,7 @@ class ControlPlane:
             retry=Retry(first_s=0.2, most_s=2.0) if of.dev else Retry(),
         )
         self.retained = Retained(self.link, self.topics)
-        self.publisher = Publisher(self.link, self.topics, self.retained)
+        self.publisher = Publisher(self.link, self.topics, self.retained, urls=of.payload_urls)
         self.ingest = Ingest(
             self.topics,
             self.store.records,
@@ -120,6 +121,7 @@ class ControlPlane:
                 of.payloads,
                 encode=encode.encode,
                 reopen=encode.reopen,
+                abilities=lambda: deltas.abilities_of(self.store),
             ),
             Judge(self.store, self.profiles),
             listening_since_ms=lambda: self._listening_since_ms,
@@ -157,6 +159,10 @@ class ControlPlane:
             command=of.alarm_command,
         )
         self.notices_loop = Loop("notices", self.notifier.step, of.intervals.notices)
+        self.encoding = deltas.InBackground(
+            self.deltas, self.store, self.work.start, self.loop.wake
+        )
+        self.encoding_loop = Loop("encoding", self.encoding.step, deltas.INTERVAL_S)
         self.attempts = Attempts()
         self._admit_local()
         self._listening_since_ms: int | None = None
@@ -199,6 +205,9 @@ class ControlPlane:
             loop.start()
 
     def stop(self) -> None:
+        # Nothing begins any more, then what goes on ends.
+        self.encoding_loop.stop()
+        self.deltas.stop()
         self.work.stop()
         for loop in self._beside():
             loop.stop()
@@ -209,7 +218,13 @@ class ControlPlane:
 
     def _beside(self) -> tuple[Loop, ...]:
         """What goes on beside the ticker."""
-        return self.upkeep_loop, self.audit_loop, self.watch_loop, self.notices_loop
+        return (
+            self.upkeep_loop,
+            self.audit_loop,
+            self.watch_loop,
+            self.notices_loop,
+            self.encoding_loop,
+        )
 
     def health(self) -> dict[str, PartHealth]:
         """By part. Everything is judged without waiting for anything."""
@@ -340,6 +355,7 @@ class ControlPlane:
                 dev=of.dev,
             ),
             work=self.work,
+            deltas=self.deltas,
             now_ms=now_ms,
             wake=self.loop.wake,
             revoked=self.upkeep_loop.wake,

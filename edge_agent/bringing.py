@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.budget import Permits
@@ -16,7 +17,7 @@ from edge_agent.http_source import WHOLE, Access, Arrived, Ended, Wish
 from edge_agent.network import interface_towards
 from edge_agent.urls import CONTROL_PLANE, url_of
 from edge_agent.ways import MQTT, Way, Ways
-from protocol.errors import OutriderError, Unavailable
+from protocol.errors import OutriderError, PeerError, Unavailable
 from protocol.payload import FRAME_SIZE, HintEntry
 
 
@@ -30,6 +31,18 @@ class Source(Protocol):
     def begin(self, wish: Wish) -> None: ...
     def take(self) -> tuple[list[Arrived | Ended], int]: ...
     def stop(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What came of one look at the ways of a payload."""
+
+    fresh_bytes: int = 0
+    """Of lists and frames that were not here before."""
+    problems: tuple[tuple[str, str], ...] = ()
+    """Code and detail of each."""
+    stuck: bool = False
+    """No way can be tried for long."""
 
 
 class Bringing:
@@ -58,6 +71,9 @@ class Bringing:
         self._way: Way | None = None
         self._of: Download | None = None
         self._heard_at = 0.0
+        self._wait_s = 0.0
+        self._begun: tuple[Way, Arrived] | None = None
+        """Of the download that is coming: who began a frame, and what of it came."""
 
     # --- what could be ------------------------------------------------------------------------
 
@@ -68,10 +84,6 @@ class Bringing:
     def open(self, entry: HintEntry, link_up: bool, now: float) -> bool:
         """Whether something may be tried for it now."""
         return self._ways.choose(self._urls(entry), link_up, now) is not None
-
-    def soon(self, entry: HintEntry, now: float) -> bool:
-        """Whether waiting for one of its addresses is worth it."""
-        return self._ways.soon_s(self._urls(entry), now) <= self._timeout_s
 
     # --- what is ------------------------------------------------------------------------------
 
@@ -89,8 +101,43 @@ class Bringing:
         if self._source is not None and self._source.busy:
             permits.moved_bytes(self._source.stop(), self.network(self._of))
 
-    def take(self, download: Download, permits: Permits, now: float) -> list[Arrived | Ended]:
-        """What came over HTTP. After an `Ended` with an error, its way rests."""
+    def bring(self, download: Download, permits: Permits, link_up: bool, now: float) -> Brought:
+        """Put what came over HTTP in its place, and have what is missing come on the way that is
+        best now. Raises `OSError`."""
+        fresh, problems = 0, []
+        for item in self._take(download, permits, now):
+            if isinstance(item, Ended):
+                if item.error is not None:
+                    problems.append((item.error.code, str(item.error)))
+                    self._remember(item)
+                    self._failed(now, item.rest_s)
+                continue
+            try:
+                new = _put(download, item)
+            except PeerError as error:
+                self._wrong(permits, now)
+                return Brought(fresh, (*problems, (error.code, error.why)))
+            if new:
+                self._worked()
+                fresh += len(item.data)
+        stuck = False
+        if not download.complete:
+            stuck = not self._go_on(download, link_up, now)
+        return Brought(fresh, tuple(problems), stuck)
+
+    def elsewhere(self, download: Download, now: float) -> bool:
+        """The broker is silent: whether there is an address to turn to."""
+        way = self._ways.choose(self._urls(download.entry), False, now)
+        if way is None or download is not self._of:
+            return False
+        self._ways.failed(MQTT, now, self._rng.random())
+        self._way = way
+        return True
+
+    # --- one way ------------------------------------------------------------------------------
+
+    def _take(self, download: Download, permits: Permits, now: float) -> list[Arrived | Ended]:
+        """What came over HTTP."""
         if self._source is None or not self._source.busy:
             return []
         if download is not self._of:
@@ -103,37 +150,29 @@ class Bringing:
         elif now - self._heard_at > self._longest_s(download):
             self.rest(permits)
             found = [Ended(Unavailable("OUT-F107", "nothing comes"))]
-        if found and isinstance(end := found[-1], Ended) and end.error is not None:
-            self._failed(now, end.rest_s)
         return found
 
-    def worked(self) -> None:
+    def _worked(self) -> None:
         """What came was right."""
         if self._way is not None:
             self._ways.worked(self._way)
 
-    def wrong(self, permits: Permits, now: float) -> None:
+    def _wrong(self, permits: Permits, now: float) -> None:
         """What came was not."""
         self.rest(permits)
         if self._way is not None:
             self._ways.spoilt(self._way)
             self._failed(now)
 
-    def elsewhere(self, download: Download, now: float) -> bool:
-        """The broker is silent: whether there is an address to turn to."""
-        way = self._ways.choose(self._urls(download.entry), False, now)
-        if way is None or download is not self._of:
-            return False
-        self._ways.failed(MQTT, now, self._rng.random())
-        self._way = way
-        return True
-
-    def go_on(self, download: Download, link_up: bool, now: float) -> None:
-        """Choose a way where there is none, and have what is missing come on it."""
-        entry, before = download.entry, self._way
-        urls = self._urls(entry)
+    def _go_on(self, download: Download, link_up: bool, now: float) -> bool:
+        """Choose a way where there is none, and have what is missing come on it; False where none
+        can be tried, nor soon."""
+        urls, before = self._urls(download.entry), self._way
+        if self._ways.choose(urls, link_up, now) is None:
+            # Waiting for one of its addresses may be worth it.
+            return self._ways.soon_s(urls, now) <= self._timeout_s
         if download is not self._of:
-            self._of, self._way = download, None
+            self._of, self._way, self._begun = download, None, None
         if self._way == MQTT and not link_up:
             self._way = self._ways.choose(urls, link_up, now) or MQTT
         if self._way is not None and self._way != MQTT and self._way.url not in urls:
@@ -144,6 +183,7 @@ class Bringing:
                 download.again()
         if self._way is not None and self._way != MQTT:
             self._begin(download, self._way, now)
+        return True
 
     def _begin(self, download: Download, way: Way, now: float) -> None:
         url = self._url(way.url, download.entry)
@@ -151,11 +191,21 @@ class Bringing:
             return
         self._heard_at = now
         own = way.url == CONTROL_PLANE
-        self._source.begin(Wish(url, download.entry, download.have, own))
+        wait_s, self._wait_s = self._wait_s, 0.0
+        begun = self._begun[1] if self._begun is not None and self._begun[0] == way else None
+        self._begun = None
+        self._source.begin(Wish(url, download.entry, download.have, own, wait_s, begun))
+
+    def _remember(self, end: Ended) -> None:
+        """What came of a frame may go on from the same address: another one need not have the
+        same in mind."""
+        fair = end.error is not None and end.error.code == "OUT-F107"
+        begun = (self._way, end.begun) if self._way and end.begun and fair else None
+        self._begun = begun
 
     def _failed(self, now: float, at_least_s: float = 0.0) -> None:
         if self._way is not None:
-            self._ways.failed(self._way, now, self._rng.random(), at_least_s)
+            self._wait_s = self._ways.failed(self._way, now, self._rng.random(), at_least_s)
         self._way = None
 
     def _longest_s(self, download: Download) -> float:
@@ -177,3 +227,10 @@ class Bringing:
                 server = None  # its identity cannot be read; others say so
             control_plane = server.url if server is not None else ""
         return url_of(prefix, entry.payload, control_plane, self._dev)
+
+
+def _put(download: Download, item: Arrived) -> bool:
+    """Whether it was new. Raises `PeerError` OUT-F102, OUT-F111 where it is wrong; `OSError`."""
+    if item.number is None:
+        return download.take_lists(item.data)
+    return download.take_frame(item.number, item.data)

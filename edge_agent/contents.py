@@ -14,6 +14,7 @@ from protocol.payload import MAX_DECODE_MEMORY, PLAIN_FEATURES, Hint, HintEntry
 
 INDEX: Final = "index.json"
 MANIFEST: Final = "manifest.json"
+HINT_PREFIX: Final = ".h-"
 
 
 def read_index(
@@ -80,6 +81,29 @@ def keep(path: Path, data: bytes) -> None:
     beside = path.with_name(f".{path.name}.new")
     beside.write_bytes(data)
     beside.replace(path)
+
+
+def keep_hint(directory: Path, member: Member, data: bytes) -> None:
+    """So that what its addresses have can be fetched without a broker, after a restart. Raises
+    `OSError`."""
+    keep(_hint(directory, member), data)
+
+
+def kept_hint(directory: Path, member: Member) -> bytes:
+    """What was kept; else nothing. It is as unsigned as it came. Raises `OSError`."""
+    try:
+        return _hint(directory, member).read_bytes()[: codec.MAX_HINT + 1]
+    except FileNotFoundError:
+        return b""
+
+
+def forget_hint(directory: Path, member: Member) -> None:
+    """The member is here. Raises `OSError`."""
+    _hint(directory, member).unlink(missing_ok=True)
+
+
+def _hint(directory: Path, member: Member) -> Path:
+    return directory / f"{HINT_PREFIX}{member.digest}"
 
 
 def _refused(data: bytes, what: str, digest: Digest) -> OutriderError:

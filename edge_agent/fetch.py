@@ -15,8 +15,7 @@ from __future__ import annotations
 import errno
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial as bind
 from pathlib import Path
@@ -29,18 +28,20 @@ from edge_agent.contents import (
     INDEX,
     MANIFEST,
     keep,
+    keep_hint,
+    kept_hint,
     lying_there,
     read_hint,
     read_index,
     read_manifest,
 )
-from edge_agent.decode import decode
 from edge_agent.download import Download, Gone
-from edge_agent.http_source import Arrived, Ended
 from edge_agent.job import Job
-from edge_agent.partial import HIDDEN, Partial
+from edge_agent.members import become, resume, survey
+from edge_agent.partial import Partial
 from edge_agent.patience import Patience
-from edge_agent.siblings import BASE_PREFIX, bases, hold_base, link_equals, still_missing
+from edge_agent.siblings import link_equals
+from edge_agent.subscriptions import Subscribing, Subscriptions
 from edge_agent.transfer import Held
 from edge_agent.ways import Ways
 from edge_agent.worker import Worker
@@ -54,20 +55,16 @@ from protocol.reported import Progress
 from protocol.telemetry import Want
 from protocol.topics import Topics
 
-UNSUBSCRIBE_TOGETHER: Final = 4
 MOST_DEATHS: Final = 3
 """Times that decoding is cut short before the payload is thought to be the reason."""
 BASE_MISSING: Final = "OUT-F104"
 DECODER_ENDED: Final = "OUT-F109"
-_KEPT_HINT: Final = ".h-"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
-class LinkLike(Protocol):
+class LinkLike(Subscribing, Protocol):
     @property
     def connected(self) -> bool: ...
-    def subscribe(self, topics: Sequence[str], qos: int = 0) -> None: ...
-    def unsubscribe(self, topics: Sequence[str]) -> None: ...
     def publish(self, topic: str, data: bytes, *, qos: int = 1, retain: bool = False) -> bool: ...
 
 
@@ -128,8 +125,7 @@ class Fetcher:
             rng, frame_timeout_s=frame_timeout_s, want_interval_s=want_interval_s
         )
         self._job: Job | None = None
-        self._awaited: dict[str, bool] = {}
-        """What is subscribed, and whether its answer is still to come."""
+        self._subscriptions = Subscriptions(link)
         self._held: set[Digest] = set()
         """Bundles that somebody else is bringing."""
 
@@ -170,9 +166,9 @@ class Fetcher:
         if not topic.startswith(self._mine):
             return False
         job = self._job
-        if job is None or topic not in self._awaited:
+        awaited = self._subscriptions.take(topic)
+        if job is None or awaited is None:
             return True
-        awaited, self._awaited[topic] = self._awaited[topic], False
         with _Reporting(self):
             if topic == job.hint_topic(self._topics):
                 self._take_hint(job, data)
@@ -258,7 +254,7 @@ class Fetcher:
         job.surveyed = True
         self._patience.moved()
         self._worker.begin(
-            bind(_survey, self._bundles, job.directory, members),
+            bind(survey, self._bundles, job.directory, members),
             bind(self._surveyed, job),
         )
 
@@ -272,11 +268,8 @@ class Fetcher:
         job.entries, job.hint, job.download = None, b"", None
         job.gone.clear()
         self._patience.moved()
-        if job.missing:
-            return
-        for left_over in (path for each in HIDDEN for path in job.directory.glob(f"{each}*")):
-            left_over.unlink()
-        job.done = True
+        # Stage removes whatever is left of payloads that were no good.
+        job.done = not job.missing
 
     def _take_hint(self, job: Job, data: bytes) -> None:
         if data == job.hint and job.entries is not None:
@@ -288,8 +281,7 @@ class Fetcher:
         job.entries = tuple(filter(self._bringing.possible, entries))
         job.hint = data
         if any(entry.urls for entry in entries):
-            # So that what the addresses have can be fetched without a broker, after a restart.
-            keep(self._kept_hint(job), data)
+            keep_hint(job.directory, job.missing[0], data)
         job.gone.clear()
         self._patience.go_on()
         if job.download is None and not self._worker.busy:
@@ -313,9 +305,8 @@ class Fetcher:
             self._patience.pause()
         on_disk = Partial(job.directory, entry)
         job.download = download = Download(self._topics, job.model, entry, on_disk, self._rng)
-        base = job.bases.get(entry.base) if entry.base is not None else None
         self._worker.begin(
-            bind(_resume, on_disk, job.directory, entry.base, base),
+            bind(resume, on_disk, job.directory, entry, job.bases),
             bind(self._resumed, job, download),
         )
 
@@ -349,16 +340,8 @@ class Fetcher:
     def _decode(self, job: Job, download: Download) -> None:
         self._bringing.rest(self._permits)
         member, base = job.missing[0], download.entry.base
-        held = None if base is None else job.directory / f"{BASE_PREFIX}{base}"
         self._worker.begin(
-            bind(
-                _decode_member,
-                download.partial,
-                job.directory / member.path,
-                member,
-                held,
-                lambda: self._closing,
-            ),
+            bind(become, download.partial, job.directory, member, base, lambda: self._closing),
             bind(self._decoded, job, download),
         )
 
@@ -382,9 +365,6 @@ class Fetcher:
         job.missing = link_equals(job.directory, member, others)
         self._next_member(job)
 
-    def _kept_hint(self, job: Job) -> Path:
-        return job.directory / f"{_KEPT_HINT}{job.missing[0].digest}"
-
     def _problem(self, job: Job) -> tuple[str, str] | None:
         if (held := self._held_back) is not None:
             return held.code, held.detail
@@ -404,7 +384,7 @@ class Fetcher:
             network = self._bringing.network(job.download)
             self._held_back = self._permits.held(job.download.missing_bytes, network)
             if before is not None and self._held_back is None:
-                self._ask_again()
+                self._subscriptions.again()
                 self._patience.moved()
         elif job.entries is not None and not self._worker.busy:
             self._next_entry(job)
@@ -426,40 +406,18 @@ class Fetcher:
             if not link_up and job.missing and job.entries is None and self._held_back is None:
                 self._remember_hint(job)
             return
-        for item in self._bringing.take(download, self._permits, now):
-            if not self._take_part(job, download, item):
-                return
-        if self._bringing.open(download.entry, link_up, now):
-            self._bringing.go_on(download, link_up, now)
-        elif not self._bringing.soon(download.entry, now):
-            self._next_open(job, download)
-
-    def _take_part(self, job: Job, download: Download, item: Arrived | Ended) -> bool:
-        """Whether the download goes on as it was."""
-        if isinstance(item, Ended):
-            if item.error is not None:
-                self._patience.count(item.error.code, str(item.error))
-            return True
-        try:
-            new = (
-                download.take_lists(item.data)
-                if item.number is None
-                else download.take_frame(item.number, item.data)
-            )
-        except PeerError as error:
-            self._patience.count(error.code, error.why)
-            self._bringing.wrong(self._permits, self._patience.now)
-            if download.tried_enough:
-                self._next_entry(job)
-            return False
-        if new:
+        brought = self._bringing.bring(download, self._permits, link_up, now)
+        if brought.fresh_bytes:
             self._patience.moved()
-            self._bringing.worked()
-            self.fetched["fetched over http"] += len(item.data)
+            self.fetched["fetched over http"] += brought.fresh_bytes
+        for code, detail in brought.problems:
+            self._patience.count(code, detail)
         if download.complete:
             self._decode(job, download)
-            return False
-        return True
+        elif brought.stuck:
+            self._next_open(job, download)
+        elif download.tried_enough:
+            self._next_entry(job)
 
     def _next_open(self, job: Job, download: Download) -> None:
         """No way of this payload can be tried for long: another one that has a way, if any."""
@@ -476,11 +434,8 @@ class Fetcher:
 
     def _remember_hint(self, job: Job) -> None:
         """Without a link: what was offered when there was one."""
-        try:
-            data = self._kept_hint(job).read_bytes()[: codec.MAX_HINT + 1]
-        except FileNotFoundError:
-            return
-        self._take_hint(job, data)
+        if data := kept_hint(job.directory, job.missing[0]):
+            self._take_hint(job, data)
 
     def _link_up(self, now: float) -> bool:
         """Links that were lost a moment ago still count."""
@@ -491,7 +446,7 @@ class Fetcher:
     def _silence(self, job: Job) -> None:
         """Nothing useful came for a while: ask again, and look elsewhere."""
         download = job.download
-        self._ask_again()
+        self._subscriptions.again()
         if download is None:
             what = "hint" if job.surveyed else "manifest" if job.index else "index"
             raise Unavailable("OUT-F101", f"no {what} of {job.model} {short(job.digest)} came")
@@ -508,9 +463,6 @@ class Fetcher:
             if self._link.publish(self._topics.up(self._device, "want"), want):
                 self._patience.asked()
 
-    def _ask_again(self) -> None:
-        self._awaited = dict.fromkeys(self._awaited, False)
-
     def refuse(self, error: OutriderError | OSError) -> None:
         """Note what went wrong, and wait before anything is tried again."""
         if isinstance(error, OutriderError):
@@ -519,7 +471,7 @@ class Fetcher:
             self._patience.count("OUT-D201", "what is here is kept")
         else:
             self._patience.count("OUT-D316", error.strerror or str(error))
-        self._ask_again()
+        self._subscriptions.again()
         self._patience.pause()
 
     def _finish_work(self) -> None:
@@ -531,24 +483,14 @@ class Fetcher:
                 self._job = job.afresh()
             raise
 
-    # --- subscriptions ----------------------------------------------------------------------
-
     def _sync(self, *, all_of_them: bool = False) -> None:
-        """Make what is subscribed what should be. Unsubscribing can wait for company."""
+        """Subscribe what should be."""
         job = self._job
         busy = self._worker.busy or self._patience.paused or self._held_back is not None
         busy = busy or (job is not None and self._bringing.over_http(job.download))
         wanted = () if job is None or busy else job.wanted(self._topics, self._patience.now)
-        kept = {*wanted, job.hint_topic(self._topics) if job is not None else None}
-        excess = [topic for topic in self._awaited if topic not in kept]
-        if excess and (all_of_them or len(excess) >= UNSUBSCRIBE_TOGETHER):
-            for topic in excess:
-                del self._awaited[topic]
-            self._link.unsubscribe(excess)
-        new = [topic for topic in wanted if not self._awaited.get(topic)]
-        if new:
-            self._awaited.update(dict.fromkeys(new, True))
-            self._link.subscribe(new)
+        hint = job.hint_topic(self._topics) if job is not None else None
+        self._subscriptions.follow(wanted, (hint,), all_of_them=all_of_them)
 
 
 class _Reporting:
@@ -567,35 +509,3 @@ class _Reporting:
             self._fetcher.refuse(error)
             return True
         return False
-
-
-def _survey(
-    bundles: Path, directory: Path, members: Sequence[Member]
-) -> tuple[tuple[Member, ...], Mapping[Digest, Path]]:
-    return still_missing(bundles, directory, members), bases(bundles, directory)
-
-
-def _resume(
-    partial: Partial, directory: Path, base: Digest | None, found: Path | None
-) -> tuple[tuple[bytes, ...], bytearray] | None:
-    if base is not None and found is not None:
-        with suppress(FileNotFoundError):  # then decoding says so
-            hold_base(directory, base, found)
-    digests = partial.load_lists()
-    return None if digests is None else (digests, partial.present(digests))
-
-
-def _decode_member(
-    partial: Partial,
-    target: Path,
-    member: Member,
-    base: Path | None,
-    stopping: Callable[[], bool],
-) -> OutriderError | None:
-    """None, or why the payload did not become the member. Raises `OSError`."""
-    try:
-        decode(partial.path, target, member.digest, member.size, base, stopping=stopping)
-    except (PeerError, TrustError, Unavailable) as error:
-        return error
-    partial.discard()
-    return None

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -55,6 +55,8 @@ class Ended:
     error: OutriderError | None = None
     rest_s: float = 0.0
     """What the server asked for."""
+    begun: Arrived | None = None
+    """What had come of the frame that was cut."""
 
 
 class Access(Protocol):
@@ -76,6 +78,10 @@ class Wish:
     have: bytes
     own: bool
     """Whether the address is the control plane's: pinned authority, and the proof."""
+    wait_s: float = 0.0
+    """Before anything is asked."""
+    begun: Arrived | None = None
+    """The beginning of a frame that this address brought before: the rest of it is enough."""
 
 
 class HttpSource:
@@ -169,6 +175,7 @@ class _Session:
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self._rest_s = 0.0
+        self._begun = wish.begun
 
     # --- whoever takes ------------------------------------------------------------------------
 
@@ -194,6 +201,7 @@ class _Session:
     def run(self) -> None:
         error: OutriderError | None = None
         try:
+            self._wait(self._wish.wait_s)
             self._bring()
         except _Stopped:
             pass
@@ -205,7 +213,13 @@ class _Session:
             error = Unavailable("OUT-F107", words(failed), place=self._wish.url)
         finally:
             self._close()
-        self._give(Ended(error, self._rest_s), always=True)
+        self._give(Ended(error, self._rest_s, self._begun if error else None), always=True)
+
+    def _wait(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped, seconds)
+            if self._stopped:
+                raise _Stopped
 
     def _bring(self) -> None:
         wish, entry = self._wish, self._wish.entry
@@ -214,18 +228,26 @@ class _Session:
             length = 32 * entry.frames
             response = self._ask(f"{wish.url}{LISTS_SUFFIX}", {})
             accept_lists(response.status, _headers(response), length)
-            self._give(Arrived(None, self._read(response, length)))
+            self._give(Arrived(None, b"".join(self._read(response, length, []))))
             self._finish(response)
             have = bytes(entry.frames)
         while (run := missing_run(have, entry.size)) is not None:
-            self._bring_run(run)
+            self._bring_run(run, self._begun)
             have = have[: run.first] + b"\1" * (run.last + 1 - run.first) + have[run.last + 1 :]
 
-    def _bring_run(self, run: Run) -> None:
+    def _bring_run(self, run: Run, begun: Arrived | None) -> None:
+        came = [begun.data] if begun is not None and begun.number == run.first else []
+        run = replace(run, begun=sum(map(len, came)))
         response = self._ask(self._wish.url, {"Range": run.header})
         accept(response.status, _headers(response), run)
         for number in range(run.first, run.last + 1):
-            self._give(Arrived(number, self._read(response, frame_length(run.size, number))))
+            left = frame_length(run.size, number) - sum(map(len, came))
+            try:
+                self._read(response, left, came)
+            finally:
+                self._begun = Arrived(number, b"".join(came))
+            whole, came, self._begun = self._begun, [], None
+            self._give(whole)
         self._finish(response)
 
     def _ask(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
@@ -247,6 +269,8 @@ class _Session:
         secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
         kept = socket.create_connection((host, port), timeout=min(CONNECT_S, self._timeout_s))
+        # Behind a handshake a request would wait for the other end's ACK.
+        kept.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._changed:
             self._socket = kept
             if self._stopped:
@@ -280,9 +304,11 @@ class _Session:
         require_valid(secured, self._now_ms, whose)
         return secured
 
-    def _read(self, response: http.client.HTTPResponse, length: int) -> bytes:
-        """Exactly so many bytes of a body. Raises `Unavailable` OUT-F107 if they do not come."""
-        parts: list[bytes] = []
+    def _read(
+        self, response: http.client.HTTPResponse, length: int, parts: list[bytes]
+    ) -> list[bytes]:
+        """`parts` with exactly so many bytes more of a body. Raises `Unavailable` OUT-F107 if they
+        do not come; what came is in it."""
         left = length
         frames = -(-length // FRAME_SIZE)
         deadline_s = time.monotonic() + WHOLE * self._timeout_s * frames
@@ -297,7 +323,7 @@ class _Session:
                 raise _Stopped
             if left > 0 and time.monotonic() > deadline_s:
                 raise TimeoutError("it takes too long")
-        return b"".join(parts)
+        return parts
 
     def _finish(self, response: http.client.HTTPResponse) -> None:
         """The connection can be used again if nothing of an answer is left in it."""

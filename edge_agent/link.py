@@ -29,6 +29,8 @@ CONNECT_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 15.0
 CLOSED_EARLY: Final = "the broker closed the connection before accepting it"
 """How a certificate that the broker does not accept looks from here, among other things."""
+WORTH_BYTES: Final = 32 * 1024
+"""A connection that brought so much was worth making, however soon it was cut."""
 _LOOP_S: Final = 0.5
 _NO_CHECK_TIME: Final = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME: certificates are checked against trusted time instead."""
@@ -75,6 +77,7 @@ class Link:
         self._refused = ""
         self._renewed = threading.Event()
         self._next_s = 0.0
+        self._brought_bytes = 0
 
     @property
     def connected(self) -> bool:
@@ -148,13 +151,15 @@ class Link:
             self._lost(why)
             # A broker that accepts and drops at once is met with growing pauses, too.
             lasted = time.monotonic() - began
-            attempt = 0 if lasted > self._retry.most_s else attempt + 1
+            useful = lasted > self._retry.most_s or self._brought_bytes >= WORTH_BYTES
+            attempt = 0 if useful else attempt + 1
             pause_s = self._rng.uniform(0, self._retry.ceiling(attempt - 1))
             self._next_s = time.monotonic() + pause_s
             self._stopping.wait(pause_s)
 
     def _connection(self) -> str:
         """Serve one connection until it ends; the reason, for people."""
+        self._brought_bytes = 0
         self._renewed.clear()  # before the files are read: what comes later is for the next one
         client = self._new_client()
         self._refused = ""
@@ -212,6 +217,7 @@ class Link:
         self._on_state(True, "")
 
     def _received(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        self._brought_bytes += len(message.payload)
         with suppress(UnicodeDecodeError):  # such a topic is nobody's
             self._on_message(message.topic, bytes(message.payload))
 

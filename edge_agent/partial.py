@@ -17,8 +17,6 @@ from protocol.payload import DIGESTS_PER_LIST, FRAME_SIZE, HintEntry, check_list
 
 _LIST_BYTES: Final = 32 * DIGESTS_PER_LIST
 PREFIX: Final = ".p-"
-HIDDEN: Final = (PREFIX, GROWING, ".b-", ".x-", ".h-")
-"""Everything beside the files of a bundle that its fetch leaves in the folder."""
 
 
 class Partial:

@@ -20,10 +20,12 @@ class Run:
     first: int
     last: int
     size: int
+    begun: int = 0
+    """Bytes of the first frame that are here, and are not asked for."""
 
     @property
     def start(self) -> int:
-        return self.first * FRAME_SIZE
+        return self.first * FRAME_SIZE + self.begun
 
     @property
     def end(self) -> int:

@@ -1,8 +1,8 @@
 """Which transport is tried next: the broker, or one of a hint's addresses.
 
-A way that failed rests, longer each time. One that was cut after it had brought something rests
-for a moment only: links break, and the other end may be well. The broker needs no rest where
-nothing else may be tried, because listening costs nothing.
+A way that failed rests, longer each time. One that was cut after it had brought something need not:
+links break, and the other end may be well. The broker needs no rest where nothing else may be
+tried, because listening costs nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ Transport = Literal["mqtt", "http"]
 TRANSPORTS: Final[tuple[Transport, ...]] = ("mqtt", "http")
 
 REST_MOST_S: Final = 3600.0
-AFTER_A_CUT_S: Final = 2.0
-"""Longest rest of a way that had brought something since it was chosen."""
+AFTER_A_CUT_S: Final = 0.5
+"""Longest moment before a way is tried again that had brought something since it was chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +67,18 @@ class Ways:
         self._failures.pop(way, None)
         self._brought.add(way)
 
-    def failed(self, way: Way, now: float, random: float, at_least_s: float = 0.0) -> None:
-        """It ended, or came to nothing. `at_least_s` is what the other end asked for."""
+    def failed(self, way: Way, now: float, random: float, at_least_s: float = 0.0) -> float:
+        """It ended, or came to nothing. `at_least_s` is what the other end asked for. Seconds that
+        whoever tries it again should wait, where it need not rest."""
         if way in self._brought:
             self._brought.discard(way)
-            longest = AFTER_A_CUT_S
-        else:
-            times = self._failures.get(way, 0)
-            self._failures[way] = times + 1
-            longest = min(REST_MOST_S, self._rest_s * 2.0 ** min(times, 20))
+            self._until[way] = now + at_least_s
+            return AFTER_A_CUT_S * random
+        times = self._failures.get(way, 0)
+        self._failures[way] = times + 1
+        longest = min(REST_MOST_S, self._rest_s * 2.0 ** min(times, 20))
         self._until[way] = now + max(at_least_s, longest * (0.1 + 0.9 * random))
+        return 0.0
 
     def spoilt(self, way: Way) -> None:
         """What it brought was wrong: nothing speaks for it any more."""

@@ -300,6 +300,14 @@ def openapi() -> dict[str, Any]:
     return described
 
 
+def without_token() -> str:
+    """Paths that need none, for people."""
+    parts: Any = _NoParts()
+    paths = {each.path for each in endpoints_of(create_app(parts).routes)}
+    below = sorted(path for path in paths if path.startswith(PUBLIC_BELOW))
+    return ", ".join(_code(path) for path in (*PUBLIC, *below))
+
+
 def endpoints() -> list[tuple[str, str, dict[str, Any]]]:
     """`(method, path, operation)` of every endpoint."""
     return [
@@ -311,13 +319,12 @@ def endpoints() -> list[tuple[str, str, dict[str, Any]]]:
 
 def api_page() -> str:
     description = openapi()
-    public = ", ".join(_code(path) for path in (*PUBLIC, f"{PUBLIC_BELOW}{{code}}"))
     about = f"""
 The control plane answers on `https://127.0.0.1:8400` by default. Its certificate is signed by
 `ca/api-ca.crt` in the control plane's folder. Every request carries a token:
 `Authorization: Bearer TOKEN`. On the control plane's own machine it is the text of
 `operator.token` in the same folder; others get theirs with `outrider auth create`.
-[roles.md](roles.md) says who may do what. Without a token answer {public}.
+[roles.md](roles.md) says who may do what. Without a token answer {without_token()}.
 `/openapi.json` is the full description, with every schema.
 
 - **Wrong tokens** are counted by address (IPv6: by /64). After about ten within ten minutes an
@@ -404,9 +411,11 @@ endpoint needs one of them. [Give people access](../how-to/give-people-access.md
         for method, path, needed in sorted(every, key=lambda each: (each[1], each[0]))
     ]
     parts.append(_table(("Endpoint", "Needs", *ROLES), rows))
-    public = ", ".join(_code(path) for path in (*PUBLIC, f"{PUBLIC_BELOW}{{code}}"))
     parts.append("## Without a token")
-    parts.append(f"These need none: {public}. Enrolment and renewal carry a proof of their own.")
+    parts.append(
+        f"These need none: {without_token()}. Enrolment and renewal carry a proof of their own, and"
+        " so does a device that reads a payload."
+    )
     return _page("Roles", *parts)
 
 

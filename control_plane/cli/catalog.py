@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -21,6 +21,11 @@ from protocol.identifiers import digest_hex, model_version, short
 from protocol.wording import date, rfc3339, share, size, size_of
 
 app = group("Versions of models: from a file to approval.")
+
+MOST_SHOWN: Final = 4
+"""Of what devices receive from different versions; besides the most that one receives."""
+LONGEST_S: Final = 12 * 3600.0
+"""A large model is encoded once for each version that devices have."""
 
 Reference = Annotated[str, typer.Argument(help="model/version")]
 
@@ -120,13 +125,13 @@ def push(
             packed.flush()
             with Bar("upload", size_of) as sent:
                 operation = client.upload("bundles", Path(packed.name), sent)
-        with Bar("checks") as checked:
-            result = client.wait(operation, checked)
+        with Bar("payloads", _of_kilobytes) as made:
+            result = client.wait(operation, made, limit_s=LONGEST_S)
         if as_json:
             showing.document(result)
             return
         found = client.get(path_of(result["reference"]))["version"]
-    showing.line("payloads", f"{size(result['payload_bytes'])} full")
+    showing.line("payloads", _travelling(result["payloads"]))
     reference, signed = result["reference"], _signed(found["signatures"])
     if found["state"] != "draft":
         showing.line(found["state"], f"{signed} signatures; nothing has changed")
@@ -193,6 +198,36 @@ def show(reference: Reference, home: Home = None, as_json: AsJson = False) -> No
         lines.append(("about", card["description"]))
     for label, text in lines:
         showing.line(label, text, width=showing.WIDE_LABEL)
+
+
+@command(app)
+def encode(reference: Reference, home: Home = None, as_json: AsJson = False) -> None:
+    """Make payloads of a version that are missing: for what devices run, and can decode, now."""
+    with connect(home) as client:
+        operation = client.post(f"{path_of(reference)}/payloads")
+        with Bar("payloads", _of_kilobytes) as made:
+            result = client.wait(operation, made, limit_s=LONGEST_S)
+    if as_json:
+        showing.document(result)
+        return
+    showing.line("made", showing.plural(result["made"], "payload"))
+    showing.line("payloads", _travelling(result["payloads"]))
+
+
+def _of_kilobytes(done: int, total: int) -> str:
+    return size_of(1000 * done, 1000 * total)
+
+
+def _travelling(rows: list[dict[str, Any]]) -> str:
+    """ "9.10 kB from digits/v1 (291 devices), 1.21 MB full (16 devices)"."""
+    texts = []
+    for row in (*rows[:MOST_SHOWN], *rows[max(MOST_SHOWN, len(rows) - 1) :]):
+        base = f"from {row['base']}" if row["base"] else "full"
+        devices = f" ({showing.plural(row['devices'], 'device')})" if row["devices"] else ""
+        texts.append(f"{size(row['bytes'])} {base}{devices}")
+    if len(rows) > len(texts):
+        texts.insert(MOST_SHOWN, f"{len(rows) - len(texts):,} more")
+    return ", ".join(texts)
 
 
 def _require(*files: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from control_plane.catalog import layout
 from control_plane.catalog.build import BuiltBundle
+from control_plane.demo.bytes_sent import Bytes, Moved
 from control_plane.demo.fleet import Device, wait_until
 from control_plane.demo.stage import ENDS, MODEL, Stage, clean_rows, drifted_rows
 from protocol.errors import Failed, OutriderError
@@ -33,13 +34,13 @@ STRICT: Final = {"bad": "> 10 %", "denominator": "activated", "min_completed": 1
 
 def first_model(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> None:
     stage.transcript.scene(1, "First model")
+    before = stage.moved()
     built = stage.ship("v1", 600)
     _built(stage, "v1", f"600 rows, {built.golden} golden vectors")
     _approved(stage, "v1")
     shown = stage.follow(stage.start("v1", waves), ROLLOUT_S)
     share = origin_share(stage)
-    published = sum(each["published_bytes"] for each in payloads(stage))
-    stage.transcript.line("published", f"{size(published)} once")
+    stage.say_moved(before)
     _accuracy(stage, "v1")
     on = stage.running("v1")
     stage.expect(1, "devices on digits/v1", len(stage.devices), len(on), _not_in(stage, on))
@@ -53,6 +54,7 @@ def better_model(
 ) -> None:
     """It runs beside the old one first, and a person lets it go on where its wave says so."""
     stage.transcript.scene(2, "A better model")
+    before = stage.moved()
     stage.ship("v2", 1200)
     _built(stage, "v2", "1,200 rows")
     _approved(stage, "v2")
@@ -78,16 +80,18 @@ def better_model(
         wait_until(lambda: _answers_of(stage, "v2") >= ENOUGH, "enough rows are answered", 90)
     stage.expect(2, "rollout", "completed", shown["status"])
     stage.expect(2, "answers compared before it served", "yes", "yes" if told else "no")
-    before, after = _mean_accuracy(stage, "v1"), _mean_accuracy(stage, "v2")
-    stage.transcript.line("accuracy", f"{before:.2f} -> {after:.2f}   (held-out rows)")
+    stage.say_moved(before)
+    worse, better = _mean_accuracy(stage, "v1"), _mean_accuracy(stage, "v2")
+    stage.transcript.line("accuracy", f"{worse:.2f} -> {better:.2f}   (held-out rows)")
     on = stage.running("v2")
     stage.expect(2, "devices on digits/v2", len(stage.devices), len(on), _not_in(stage, on))
-    stage.note(2, "accuracy rose", f"> {before:.2f}", f"{after:.2f}", after > before)
+    stage.note(2, "accuracy rose", f"> {worse:.2f}", f"{better:.2f}", better > worse)
     _no_failures(stage, 2)
 
 
 def bad_model(stage: Stage, canaries: int = 3) -> None:
     stage.transcript.scene(3, "A bad model that passes its golden vectors")
+    before = stage.moved()
     built = stage.ship("v3", 1200, shuffled_labels=True)
     stage.transcript.line("built", "digits/v3   trained on row-shuffled labels")
     _approved(stage, "v3")
@@ -117,6 +121,7 @@ def bad_model(stage: Stage, canaries: int = 3) -> None:
     )
     never = [d.name for d in stage.devices if d.name not in ran and d.name in untouched]
     stage.transcript.line("", f"{len(never)} devices never received digits/v3")
+    stage.say_moved(before)
     replayed = stage.fleet.client.get(f"rollouts/{rollout}/explanation")["replayed"]
     _wrapped(stage, "why", shown["sentence"])
     stage.transcript.line("replayed", replayed["said"])
@@ -212,22 +217,26 @@ def pin(stage: Stage, device: Device) -> None:
 
 def power_cut(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> None:
     stage.transcript.scene(7, "Control plane and broker killed")
+    before = stage.moved()
     newest = _files(stage.ship("v4", 1250))
     _approved(stage, "v4")
     rollout = stage.start("v4", waves, error_condition=STRICT)
     stage.follow(rollout, ROLLOUT_S, lambda shown: shown["wave"] >= 2)
-    model = max(payloads(stage), key=lambda each: (each["file"] in newest, each["frames"]))
+    model = max(stage.payloads(), key=lambda each: (each["file"] in newest, each["frames"]))
     topics = Topics(stage.fleet.client.access.fleet)
     frames = [topics.frame(MODEL, model["payload"], n) for n in range(model["frames"])]
     lost = frames[:: max(1, len(frames) // 3)][:3]
+    # The control plane's counters end with it.
+    sent = stage.moved().sent - before.sent
     stage.fleet.kill_control_plane(forget=lost)
     stage.transcript.line("killed", "both (-9) in wave 2 of digits/v4")
     time.sleep(1)
     stage.fleet.start_control_plane()
     shown = stage.follow(rollout, ROLLOUT_S)
-    again = sum(each["published_bytes"] for each in payloads(stage))
+    again = sum(each["published_bytes"] for each in stage.payloads())
     gone = f"{len(lost)} of {len(frames)} frames were gone"
     stage.transcript.line("restarted", f"{gone}: {size(again)} published again")
+    stage.say_moved(Moved(Bytes() - sent, before.fetched))
     healthy = stage.running("v4")
     stage.transcript.line(
         "rollout", f"{shown['status']}, {len(healthy)} of {len(stage.devices)} healthy"
@@ -246,10 +255,10 @@ def power_cut(stage: Stage, waves: tuple[str, ...] = ("1", "3", "100%")) -> None
 
 def _fleet_returns(stage: Stage, version: str) -> None:
     """One command, and what devices have on disk."""
-    before = sum(each["published_bytes"] for each in payloads(stage))
+    before = sum(each["published_bytes"] for each in stage.payloads())
     stage.follow(stage.return_to(version), ROLLOUT_S)
     wait_until(lambda: not _not_in(stage, _serving(stage, version)), "all have returned", 60)
-    travelled = sum(each["published_bytes"] for each in payloads(stage)) - before
+    travelled = sum(each["published_bytes"] for each in stage.payloads()) - before
     on = _serving(stage, version)
     said = f"{len(on)} devices back on digits/{version} from their own disks"
     stage.transcript.line("return", said)
@@ -282,15 +291,9 @@ def _lacking_a_signature(stage: Stage, pin: str) -> tuple[BuiltBundle, int]:
 # --- what scenes look at ------------------------------------------------------------------------
 
 
-def payloads(stage: Stage) -> list[dict[str, Any]]:
-    """Per payload its size, and the bytes of it that left the control plane since its start."""
-    found: list[dict[str, Any]] = stage.fleet.client.get(f"models/{MODEL}/payloads")["items"]
-    return found
-
-
 def origin_share(stage: Stage) -> float:
     """Bytes published over bytes of payloads: 1 when everything was published once."""
-    found = payloads(stage)
+    found = stage.payloads()
     published = sum(int(each["published_bytes"]) for each in found)
     return published / sum(int(each["size_bytes"]) for each in found)
 

@@ -16,7 +16,8 @@ from control_plane.catalog.archive import pack
 from control_plane.catalog.build import BuiltBundle
 from control_plane.cli.approving import review_and_sign
 from control_plane.client import segment
-from control_plane.demo import digits
+from control_plane.demo import bytes_sent, digits
+from control_plane.demo.bytes_sent import Moved
 from control_plane.demo.fleet import Device, Fleet, wait_until
 from control_plane.demo.traffic import Application, Row
 from control_plane.demo.transcript import Check, Transcript
@@ -172,6 +173,27 @@ class Stage:
         """Whether a device has a bundle on disk, whole or in part."""
         folder = device.home / "bundles"
         return (folder / bundle).exists() or (folder / f".{bundle}").exists()
+
+    # --- bytes --------------------------------------------------------------------------------
+
+    def payloads(self) -> list[dict[str, Any]]:
+        """Per payload its size, and what of it left the control plane since its start."""
+        found: list[dict[str, Any]] = self.fleet.client.get(f"models/{MODEL}/payloads")["items"]
+        return found
+
+    def moved(self) -> Moved:
+        """What control plane and devices have counted of bytes that travelled."""
+        shown = (self.fleet.client.get(f"devices/{each.name}") for each in self.devices)
+        states = [each["reported"] or {} for each in shown]
+        sent = self.payloads() if self.bundles else []
+        return bytes_sent.moved(sent, [state.get("counters", {}) for state in states])
+
+    def say_moved(self, before: Moved) -> None:
+        """One line, if bytes moved since then."""
+        now = self.moved()
+        said = bytes_sent.sentence(now.sent - before.sent, now.fetched - before.fetched)
+        if said:
+            self.transcript.line("sent", said)
 
     # --- applications -------------------------------------------------------------------------
 

@@ -71,7 +71,10 @@ class Source:
             features=features,
             group=self.group,
         )
-        return Part(np.ascontiguousarray(x), context, self._windows(start, end), start, end)
+        # The first trees may be the only new ones.
+        of_trees = self.leaves is not None or bool(self.group)
+        windows = self._windows(start, end)
+        return Part(np.ascontiguousarray(x), context, windows, start, end, of_trees)
 
     def _window(self, first: int, count: int) -> Array:
         if self.base is None:
@@ -108,6 +111,7 @@ class Part:
     windows: tuple[Window, ...]
     start: int
     end: int
+    of_trees: bool
 
 
 def written(
@@ -134,7 +138,11 @@ def _try(part: Part, effort: Effort, tried: Sequence[Choice] | None) -> Trial:
     """Choices are compared over the blocks of a column, wherever the window of each lies."""
     every = search.choices(part.context, part.windows)
     if tried is not None:
-        every = tuple(each for each in every if _anywhere(each) in tried)
+        every = tuple(
+            each
+            for each in every
+            if _anywhere(each) in tried or (part.of_trees and search.is_moved(each))
+        )
     found = search.trial(part.x, part.context, effort, every)
     return Trial(
         found.data,

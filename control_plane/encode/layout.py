@@ -238,13 +238,14 @@ class _Laying:
         # Next to a copy every equal byte is for nothing; elsewhere it takes a copy of its own.
         least = LEAST_COPY if end - start >= SMALL_GAP else end - start + 1
         ahead = behind = 0
-        if base_start is not None:
-            ahead = equal_ahead(self._target, start, self._base, base_start, end - start)
-            ahead = ahead if isinstance(before, Same) or ahead >= least else 0
+        # What begins with the length of a message ends like the base, not the other way round.
         if base_end is not None:
-            most = end - start - ahead
-            behind = equal_behind(self._target, end, self._base, base_end, most)
+            behind = equal_behind(self._target, end, self._base, base_end, end - start)
             behind = behind if isinstance(after, Same) or behind >= least else 0
+        if base_start is not None:
+            most = end - start - behind
+            ahead = equal_ahead(self._target, start, self._base, base_start, most)
+            ahead = ahead if isinstance(before, Same) or ahead >= least else 0
         first, last = start + ahead, end - behind
         if ahead:
             yield Same(start, first, base_start or 0)

@@ -20,6 +20,7 @@ from coding.streams import Packer
 from coding.varint import Buffer
 from control_plane.encode import container, layout, plain, segments, whole
 from control_plane.encode.encoded import Encoded, keep
+from control_plane.encode.offering import worth
 from control_plane.encode.search import Effort
 from control_plane.encode.segments import Segment
 from protocol.errors import InvalidRequest, PeerError
@@ -41,10 +42,6 @@ log = logging.getLogger(__name__)
 
 RECIPE: Final = 1
 """Raised whenever the same inputs may give other bytes."""
-WORTH: Final = 0.95
-"""A delta takes at most this share of what travels without one,"""
-WORTH_BYTES: Final = 512
-"""and is at least this much smaller."""
 STUDIED: Final = frozenset({"model", "weights"})
 """Roles of files that hold numbers."""
 SEGMENTS_MEMORY: Final = 4_500_000
@@ -124,7 +121,7 @@ def _kept(
             smallest.append(min(able, key=lambda each: (each.size, made.index(each))))
     if job.base is not None:
         most = len(job.data) if below is None else below
-        smallest = [each for each in smallest if each.size <= min(WORTH * most, most - WORTH_BYTES)]
+        smallest = [each for each in smallest if worth(each.size, most)]
     chosen = sorted(set(smallest), key=lambda each: (each.size, each.features))
     base = job.base.digest if job.base else None
     return tuple(
@@ -233,7 +230,9 @@ class _Job:
 
     def _patch(self, _made: list[_Made], _tell: Callable[[int], None]) -> _Made | None:
         body = whole.patch(self.data, self.old)
-        memory = len(self.old) + len(self.data) + len(body or b"") + 256 * KIB
+        # A decoder holds the base twice for a moment, before it has anything else.
+        more = max(len(self.old), len(self.data) + len(body or b""))
+        memory = len(self.old) + more + 256 * KIB
         return self._body("patch", body, FEATURE_PATCH, memory)
 
     def _bsdiff(self, *, lzma: bool) -> _Attempt:
@@ -241,7 +240,7 @@ class _Job:
             if not lzma and any(each.features == FEATURE_BSDIFF for each in made):
                 return None
             body = whole.bsdiff(self.data, self.old, Packer(self.effort.level, lzma))
-            memory = 2 * len(self.old) + len(self.data) + 512 * KIB
+            memory = len(self.old) + 2 * len(self.data) + 512 * KIB
             return self._body(f"bsdiff{lzma:d}", body, FEATURE_BSDIFF, memory, lzma=lzma)
 
         return attempt

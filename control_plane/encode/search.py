@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from coding.elements import Array
 from coding.methods import (
     DIFF,
@@ -29,15 +31,23 @@ from coding.methods import (
     VALUES,
     Context,
 )
-from coding.streams import Packer
+from coding.streams import LZMA_BELOW, Packer
 from control_plane.encode.transforms import Window, encode
 
 ROUGH_LEVEL: Final = 3
 SMALL: Final = 32 * 1024
 """Bytes of elements up to which every choice gets all effort: there it costs nothing."""
 FIRST_BLOCKS: Final = 4
+PROBES: Final = 8
+PROBE: Final = 128
+"""Elements of each piece of a block that is looked for in the base."""
+WITH_LZMA: Final = 2
+"""The smallest choices, which are tried with lzma as well."""
 HOPELESS: Final = 1.3
 BEATEN: Final = 1.02
+SAME_AGAIN: Final = 0.25
+"""Share of elements that are as in the base, from which on OF_FEW are always tried."""
+OF_FEW: Final = frozenset({DIFF, SPARSE, PAIRS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +99,8 @@ def choices(context: Context, windows: Sequence[Window] = ()) -> tuple[Choice, .
     if not based or not element.mantissa:
         methods.append(VALUES)
     if based:
-        methods += [DIFF, TOKENS, SPARSE]
-        methods += [DIFF_SORTED, TOKENS_SORTED] if element.mantissa else [PAIRS]
+        methods += [DIFF, TOKENS, SPARSE, PAIRS]
+        methods += [DIFF_SORTED, TOKENS_SORTED] if element.mantissa else []
     if context.values is not None:
         methods.append(RANKS)
     if context.group:
@@ -122,13 +132,34 @@ def trial(x: Array, context: Context, effort: Effort, tried: Sequence[Choice]) -
         rough = {choice: len(data) for choice, data in cheap.items()}
         ranked = sorted(rough, key=lambda choice: rough[choice])
         most = min(rough.values(), default=0) * effort.near
-        tried = [choice for choice in ranked if rough[choice] <= most][: effort.refine]
-    written = _written(x, context, effort.packer, tried)
+        near = [choice for choice in ranked if rough[choice] <= most][: effort.refine]
+        if _mostly_same(x, context):
+            # A rough look takes a bit at least for each number, however rarely it differs.
+            near += [choice for choice in ranked if choice.method in OF_FEW and choice not in near]
+        # Only all effort finds a long run of the base that moved.
+        moved = [choice for choice in ranked if is_moved(choice) and choice not in near]
+        near += [choice for choice in moved if _is_in_base(x, context, choice.window)]
+        tried = near
+    written = _fine(x, context, effort, tried)
     if not written:
         # What did well before does not apply to this block.
-        written = _written(x, context, effort.packer, (Choice(PLAIN),))
+        written = _fine(x, context, effort, (Choice(PLAIN),))
     fine = {choice: len(data) for choice, data in written.items()}
     return Trial(min(written.values(), key=len), rough or fine, fine)
+
+
+def _fine(
+    x: Array, context: Context, effort: Effort, tried: Sequence[Choice]
+) -> dict[Choice, bytes]:
+    """Without lzma, and of the smallest with it where the block is worth its time."""
+    written = _written(x, context, Packer(effort.level), tried)
+    if not effort.lzma or not written:
+        return written
+    small = x.nbytes <= SMALL
+    ranked = sorted(written, key=lambda choice: len(written[choice]))
+    packed = _written(x, context, effort.packer, ranked if small else ranked[:WITH_LZMA])
+    most = (1 if small else LZMA_BELOW) * len(written[ranked[0]])
+    return written | {choice: data for choice, data in packed.items() if len(data) < most}
 
 
 def promising(trials: Sequence[Trial], tried: Sequence[Choice]) -> tuple[Choice, ...]:
@@ -136,7 +167,9 @@ def promising(trials: Sequence[Trial], tried: Sequence[Choice]) -> tuple[Choice,
     left = []
     for choice in tried:
         hopeless = all(
-            choice in each.rough and each.rough[choice] > HOPELESS * min(each.rough.values())
+            choice in each.rough
+            and choice not in each.fine
+            and each.rough[choice] > HOPELESS * min(each.rough.values())
             for each in trials
         )
         measured = [each for each in trials if choice in each.fine]
@@ -146,6 +179,25 @@ def promising(trials: Sequence[Trial], tried: Sequence[Choice]) -> tuple[Choice,
         if not hopeless and not beaten:
             left.append(choice)
     return tuple(left) if any(choice.method != SAME for choice in left) else tuple(tried)
+
+
+def is_moved(choice: Choice) -> bool:
+    """Elements as they lie in the base, elsewhere: of trees that stayed, among others that came."""
+    return choice.method == PLAIN and choice.window is not None
+
+
+def _mostly_same(x: Array, context: Context) -> bool:
+    base = context.base
+    return base is not None and int(np.count_nonzero(x == base)) >= SAME_AGAIN * len(x)
+
+
+def _is_in_base(x: Array, context: Context, window: Window | None) -> bool:
+    """Whether some of a few pieces of `x` lie in that part of the base."""
+    if window is None or context.window is None:
+        return False
+    base = context.window(*window).tobytes()
+    starts = np.linspace(0, max(0, len(x) - PROBE), PROBES).astype(int)
+    return any(x[start : start + PROBE].tobytes() in base for start in starts)
 
 
 def _written(

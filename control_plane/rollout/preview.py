@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from control_plane.encode.making import Ability
+from control_plane.encode.offering import chosen
 from control_plane.fleet import grammar
 from control_plane.rollout.checking import (
     as_running,
@@ -32,6 +34,7 @@ from control_plane.store.devices import Device
 from protocol.approval import Approvals
 from protocol.errors import OutriderError
 from protocol.identifiers import DeviceId, Digest, ModelName
+from protocol.payload import PLAIN_FEATURES, HintEntry, features_named
 from protocol.reported import ModelState
 from protocol.selector import matches
 from protocol.wording import rfc3339
@@ -170,12 +173,14 @@ def _heard(device: Device, since_ms: int) -> bool:
 def _bytes(
     store: Store, model: ModelName, bundle: Digest, targets: Iterable[Device], read: Read | None
 ) -> dict[str, Any]:
-    offered: dict[Digest, list[Any]] = {}
+    made: dict[Digest, list[HintEntry]] = {}
     for each in store.payloads.of_model(model):
-        offered.setdefault(each.file, []).append(each.entry)
+        made.setdefault(each.file, []).append(each.entry)
+    kinds = [Ability(PLAIN_FEATURES | features) for features in store.devices.abilities()]
+    offered = {file: chosen(entries, kinds) for file, entries in made.items()}
     try:
-        having = (_having(device, model) for device in targets)
-        found = travel(bundle, Library(read), offered, having) if read else None
+        theirs = (having(device, model) for device in targets)
+        found = travel(bundle, Library(read), offered, theirs) if read else None
     except (KeyError, OutriderError):
         found = None  # a bundle that is not whole here: its size is all that is known
     if found is None:
@@ -205,14 +210,15 @@ def _bytes(
     }
 
 
-def _having(device: Device, model: ModelName) -> Having:
-    """What it reported to be, and to have in its slots of all models."""
+def having(device: Device, model: ModelName) -> Having:
+    """What it reported to be, to decode, and to have in its slots of all models."""
     state = device.state
     if state is None:
         return Having()
     bundles = frozenset[Digest]().union(*map(on_disk, state.models.values()))
     mine = state.models.get(model)
-    return Having(state.facts, bundles, mine.serving if mine else None)
+    features = PLAIN_FEATURES | features_named(state.features)
+    return Having(state.facts, bundles, mine.serving if mine else None, features)
 
 
 def on_disk(state: ModelState) -> frozenset[Digest]:

@@ -1,8 +1,9 @@
 """How many bytes a rollout will move: published once, and received by each device.
 
 Devices fetch the index, one manifest, and those files that no bundle on their disk has; of the
-payloads of a file they take the smallest whose base they have. What MQTT and TLS add is not
-counted. A file that is not encoded yet counts with its own size, which no payload is larger than.
+payloads of a file they take the smallest that they can decode and whose base they have. What MQTT
+and TLS add is not counted. A file that is not encoded yet counts with its own size, which no
+payload is larger than.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import cache
 from protocol.bundle import Facts, Index, Member, Variant, decode_index, decode_manifest
 from protocol.errors import OutriderError
 from protocol.identifiers import Digest
-from protocol.payload import HintEntry
+from protocol.payload import MAX_DECODE_MEMORY, PLAIN_FEATURES, HintEntry
 
 Read = Callable[[Digest], bytes]
 """The stored index or manifest. Raises `KeyError`."""
@@ -28,6 +29,8 @@ class Having:
     facts: Facts = Facts()
     bundles: frozenset[Digest] = frozenset()
     runs: Digest | None = None
+    features: int = PLAIN_FEATURES
+    """What payloads it can decode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +116,22 @@ def travel(bundle: Digest, library: Library, offered: Offered, devices: Iterable
             library.choice(bundle, each.facts),
             frozenset(library.held(held, each.facts) for held in each.bundles),
             each.runs,
+            each.features,
             bundle in each.bundles,
         )
         for each in devices
     )
     rows: Counter[tuple[Digest | None, int]] = Counter()
     fetched: Counter[_Way] = Counter()
-    for (manifest, manifests, runs, there), count in alike.items():
+    for (manifest, manifests, runs, features, there), count in alike.items():
         if there:
             rows[runs, 0] += count
             continue
         held = frozenset[Digest]().union(*(library.files(m) for m in manifests if m is not None))
         overhead = len(library.read(bundle)) + len(library.read(manifest))
         members = _distinct(library.variant(manifest))
-        ways = [way for each in members if (way := _way(each, offered, held))]
-        everything = [way for each in members if (way := _way(each, offered, frozenset()))]
+        ways = _ways(members, offered, held, features)
+        everything = _ways(members, offered, frozenset(), features)
         size = overhead + sum(way[2] for way in ways)
         less = size < overhead + sum(way[2] for way in everything)
         rows[runs if less else None, size] += count
@@ -155,12 +159,20 @@ _Way = tuple[Digest, HintEntry | None, int]
 """A file, the payload by which it comes, and bytes."""
 
 
-def _way(member: Member, offered: Offered, held: frozenset[Digest]) -> _Way | None:
-    """None if the device has the file."""
-    if member.digest in held:
-        return None
+def _ways(
+    members: Iterable[Member], offered: Offered, held: frozenset[Digest], features: int
+) -> list[_Way]:
+    """For each file that the device does not have."""
+    return [_way(each, offered, held, features) for each in members if each.digest not in held]
+
+
+def _way(member: Member, offered: Offered, held: frozenset[Digest], features: int) -> _Way:
     for entry in offered.get(member.digest, ()):
-        if entry.usable(member.size) and (entry.base is None or entry.base in held):
+        if (
+            entry.usable(member.size, features)
+            and entry.decode_memory <= MAX_DECODE_MEMORY
+            and (entry.base is None or entry.base in held)
+        ):
             return member.digest, entry, entry.size
     return member.digest, None, member.size
 

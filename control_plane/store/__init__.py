@@ -15,6 +15,7 @@ from control_plane.store.bets import Bets
 from control_plane.store.bundles import Bundles
 from control_plane.store.certificates import Certificates
 from control_plane.store.connections import Connections
+from control_plane.store.deltas import Deltas
 from control_plane.store.devices import Devices
 from control_plane.store.drift_rows import DriftRows
 from control_plane.store.events import Events
@@ -52,6 +53,7 @@ class Store:
         self.certificates = Certificates(get, write)
         self.bundles = Bundles(get, write)
         self.payloads = Payloads(get, write)
+        self.deltas = Deltas(get, write)
         self.rollouts = Rollouts(get, write)
         self.shadows = Shadows(get, write)
         self.bets = Bets(get, write)

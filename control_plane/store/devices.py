@@ -15,6 +15,7 @@ from protocol.bundle import Facts
 from protocol.device import Pin, Settings
 from protocol.errors import InvalidRequest
 from protocol.identifiers import DeviceId, Digest, ModelName, split_device_id
+from protocol.payload import features_named
 from protocol.reported import ReportedState
 
 FACT: Final = "fact/"
@@ -219,9 +220,9 @@ class Devices(Table):
         """
         with self._write() as connection:
             taken = self._do(
-                "UPDATE device SET state = ?, state_order = ? "
+                "UPDATE device SET state = ?, state_order = ?, features = ? "
                 "WHERE id = ? AND state_order < ? AND retired_ms IS NULL",
-                (dump(state), state.order, id, state.order),
+                (dump(state), state.order, features_named(state.features), id, state.order),
             )
             if not taken:
                 return False
@@ -255,6 +256,33 @@ class Devices(Table):
             "SELECT serving, count(*) FROM running WHERE model = ? AND serving IS NOT NULL "
             "GROUP BY serving",
             (model,),
+        )
+        return dict(rows)
+
+    def holding(self, model: ModelName, but: Digest) -> dict[Digest, int]:
+        """How many devices run, or go back to, which bundle of a model, without those that have
+        `but`."""
+        rows = self._all(
+            """
+            SELECT bundle, count(*) FROM (
+                SELECT device, serving AS bundle FROM running WHERE model = ?1
+                UNION SELECT device, current FROM running WHERE model = ?1
+            )
+            WHERE bundle IS NOT NULL AND device NOT IN (
+                SELECT device FROM running WHERE model = ?1 AND ?2 IN (serving, current)
+            )
+            GROUP BY bundle
+            """,
+            (model, but),
+        )
+        return dict(rows)
+
+    def abilities(self) -> dict[int, int]:
+        """By feature bits (`protocol.payload`) how many devices can decode just these; devices
+        that were never heard do not count."""
+        rows = self._all(
+            "SELECT features, count(*) FROM device "
+            "WHERE retired_ms IS NULL AND features IS NOT NULL GROUP BY features"
         )
         return dict(rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control_plane.store.table import Row, Table
+from control_plane.store.table import Connect, Row, Table, Write
 from protocol.identifiers import Digest, ModelName
 from protocol.payload import HintEntry
 
@@ -23,6 +23,11 @@ class EncodedPayload:
 
 
 class Payloads(Table):
+    def __init__(self, connect: Connect, write: Write) -> None:
+        super().__init__(connect, write)
+        self.changes = 0
+        """Grows with every change that this process makes: no other process makes any."""
+
     def put(self, payload: EncodedPayload) -> None:
         entry = payload.entry
         self._do(
@@ -40,6 +45,7 @@ class Payloads(Table):
                 payload.encoded_ms,
             ),
         )
+        self.changes += 1
 
     def of_file(self, model: ModelName, file: Digest) -> tuple[EncodedPayload, ...]:
         """Smallest first: the order of a hint."""
@@ -60,8 +66,13 @@ class Payloads(Table):
         )
         return tuple(_payload(row) for row in rows)
 
-    def remove(self, model: ModelName, file: Digest) -> int:
-        return self._do("DELETE FROM payload WHERE model = ? AND file = ?", (model, file))
+    def remove(self, model: ModelName, file: Digest, payload: Digest) -> int:
+        removed = self._do(
+            "DELETE FROM payload WHERE model = ? AND file = ? AND payload = ?",
+            (model, file, payload),
+        )
+        self.changes += 1
+        return removed
 
 
 def _payload(row: Row) -> EncodedPayload:

@@ -40,6 +40,7 @@ from control_plane.web.guesses import LimitGuesses
 from control_plane.web.limits import Limited
 from control_plane.web.parts import Parts, own_fleet
 from control_plane.web.permissions import require_declared
+from control_plane.web.range import public as payloads_for_devices
 from control_plane.web.requests import Traced
 from protocol.codec import MAX_TUF_ROLE
 from protocol.enrolment import MAX_REQUEST, RENEW
@@ -95,6 +96,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(health.router)
     app.include_router(enrol.public)
     app.include_router(device_identity.public)
+    app.include_router(payloads_for_devices)
     fleet = APIRouter(
         prefix="/v1/fleets/{fleet}", dependencies=[Depends(own_fleet), Depends(bearer)]
     )

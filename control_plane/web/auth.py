@@ -1,7 +1,7 @@
 """Who calls the API: whoever holds a token that is known, not expired and not revoked.
 
 Enforced in front of all routes, so a new route is closed until it is listed as public. Enrolment
-and renewal carry their own proof.
+and renewal carry their own proof, and so does a device that reads a payload.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from protocol.enrolment import PATH as ENROL
 from protocol.enrolment import RENEW
 from protocol.errors import InvalidRequest, OutriderError
 from protocol.identifiers import digest_of
+from protocol.payload import PAYLOAD_PATH
 from protocol.wording import duration
 
 PUBLIC: Final = (ENROL, RENEW, "/v1/health", "/openapi.json")
-PUBLIC_BELOW: Final = "/problems/"
+PUBLIC_BELOW: Final = ("/problems/", PAYLOAD_PATH)
 MAX_TOKEN: Final = 256
 
 bearer = HTTPBearer(

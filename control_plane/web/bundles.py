@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from control_plane.catalog.archive import MEDIA_TYPE, Unpacker
 from control_plane.catalog.layout import Layout
+from control_plane.deltas import travelling
 from control_plane.push import Catalogue, check_free, push
 from control_plane.roles import Principal
 from control_plane.web import idempotency
@@ -133,7 +134,7 @@ def _start(parts: Parts, who: Principal, layout: Layout, unpacker: Unpacker) -> 
     check_free(layout, parts.store)
 
     def task(tell: Tell) -> Mapping[str, Any]:
-        to = Catalogue(parts.settings, parts.store, parts.blobs, parts.repository)
+        to = Catalogue(parts.settings, parts.store, parts.blobs, parts.repository, parts.deltas)
         try:
             bundle = push(layout, to, parts.now_ms(), tell, who=who.name)
         finally:
@@ -147,6 +148,7 @@ def _start(parts: Parts, who: Principal, layout: Layout, unpacker: Unpacker) -> 
             "size_bytes": bundle.size_bytes,
             "state": bundle.state,
             "payload_bytes": _payload_bytes(parts, layout),
+            "payloads": travelling(parts.store, parts.blobs.read, bundle.digest),
         }
 
     index = layout.index
@@ -159,8 +161,9 @@ def _start(parts: Parts, who: Principal, layout: Layout, unpacker: Unpacker) -> 
 
 def _payload_bytes(parts: Parts, layout: Layout) -> int:
     """What a device without anything receives for the whole bundle, encoded."""
-    smallest = (
+    found = (
         parts.store.payloads.of_file(layout.index.model, digest)
         for digest in {member.digest for member in layout.members()}
     )
-    return sum(found[0].entry.size for found in smallest if found)
+    full = ([each.entry.size for each in payloads if each.entry.base is None] for payloads in found)
+    return sum(min(sizes) for sizes in full if sizes)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from control_plane.web.auth import PUBLIC
 from control_plane.web.problems import MEDIA_TYPE, ProblemDetails
+from protocol.payload import PAYLOAD_PATH
 
 TAGS: Final = [
     {"name": "models", "description": "Bundles and versions."},
@@ -33,6 +34,7 @@ _CLOSED: Final = {
     "429": "Too many wrong tokens came from this address",
 }
 _WRITING: Final = {"409": "In conflict with what is there now"}
+_RANGES: Final = {"416": "It has no such bytes", "503": "As many as may read at a time do"}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -65,6 +67,8 @@ def _problems(path: str, method: str) -> dict[str, Any]:
         said |= _CLOSED
     if method != "get":
         said |= _WRITING
+    if path.startswith(PAYLOAD_PATH):
+        said |= _RANGES
     reference = {"$ref": _REFERENCE.format(model="ProblemDetails")}
     return {
         status: {"description": text, "content": {MEDIA_TYPE: {"schema": reference}}}

@@ -17,12 +17,15 @@ from control_plane.web.requests import PROBLEM, request_id
 from protocol.enrolment import PATH as ENROL
 from protocol.enrolment import RENEW
 from protocol.errors import InvalidRequest
+from protocol.payload import PAYLOAD_PATH
 from protocol.wording import duration
 
 log = logging.getLogger(__name__)
 
 OWN_SECRET: Final = (ENROL, RENEW)
 """Public paths whose body carries a secret or a proof."""
+OWN_SECRET_BELOW: Final = PAYLOAD_PATH
+"""Here a header does."""
 WRONG: Final = frozenset({"OUT-A201", "OUT-A202", "OUT-A211"})
 """What they answer to a wrong one. Other refusals are for those who brought the right one."""
 
@@ -78,14 +81,18 @@ class LimitGuesses:
 
 def _is_guess(scope: Scope) -> bool:
     path = scope["path"]
-    if path in OWN_SECRET:
+    if _has_own_secret(path):
         return True
     public = path in PUBLIC or path.startswith(PUBLIC_BELOW)
     return not public and any(name == b"authorization" for name, _ in scope["headers"])
 
 
+def _has_own_secret(path: str) -> bool:
+    return path in OWN_SECRET or path.startswith(OWN_SECRET_BELOW)
+
+
 def _went_wrong(scope: Scope, status: int) -> bool:
-    if scope["path"] in OWN_SECRET:
+    if _has_own_secret(scope["path"]):
         return scope.get("state", {}).get(PROBLEM) in WRONG
     return status == 401
 

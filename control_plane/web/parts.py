@@ -9,11 +9,13 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from control_plane.blobs import Blobs
+from control_plane.deltas import Deltas
 from control_plane.fleet.enrolment import Enrolment
 from control_plane.settings import Settings
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
 from control_plane.web.attempts import Attempts
+from control_plane.web.serving import Serving
 from control_plane.web.unknown import unknown
 from control_plane.web.work import Work
 from protocol.identifiers import Digest
@@ -29,6 +31,7 @@ class Parts:
     repository: Repository
     enrolment: Enrolment
     work: Work
+    deltas: Deltas
     now_ms: Callable[[], int]
     wake: Callable[[], None]
     """Have the ticker look at once: something has changed."""
@@ -39,6 +42,8 @@ class Parts:
     """Have a revocation list issued at once: certificates were revoked."""
     attempts: Attempts = field(default_factory=Attempts)
     """Of those who brought wrong tokens. The API's loop owns it; others only read its counts."""
+    serving: Serving = field(default_factory=Serving)
+    """Of payloads to devices, over HTTP. Likewise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -376,8 +376,11 @@ def _decode_one(
         with spooled.open("wb") as sink:
             shutil.copyfileobj(metered, sink, MAX_BLOCK)
     base = here.bases.get(entry.base) if entry.base is not None else None
-    decode(spooled, target, member.digest, member.size, base)
-    spooled.unlink()
+    try:
+        decode(spooled, target, member.digest, member.size, base)
+    finally:
+        # Another try reads the stick again; what was decoded so far stays for it.
+        spooled.unlink()
 
 
 def _rows(golden: bytes) -> int:

@@ -12,13 +12,16 @@ DEVICE: Final = "the certificate and key of one device"
 APPROVERS: Final = "approvers who sign without looking"
 ANYBODY: Final = "nothing but the address of the API"
 OPERATOR: Final = "a token of the API, by its role"
+MIRROR: Final = "an address that a hint names, or the way to it"
 STICK: Final = "the stick that a technician carries"
 
 _FLEET = "e2e/test_attacks_broker.py"
 _FLEETS = "control_plane/test_broker_fleets.py"
 _HOSTILE = "e2e/test_hostile.py"
 _API = "control_plane/web/test_attacks.py"
+_RANGE = "control_plane/web/test_range.py"
 _USB = "edge_agent/technician"
+_HTTP = "edge_agent/test_fetch_http.py"
 
 KEYS_ROWS: Final = (
     Row(
@@ -194,6 +197,37 @@ BUNDLE_ROWS: Final = (
     ),
 )
 
+MIRROR_ROWS: Final = (
+    Row(
+        "Mirror that lies",
+        MIRROR,
+        "answers other bytes, another range, a page, a redirect, packed bytes",
+        "refused (`OUT-F108`, `OUT-F102`); the payload comes another way",
+        f"{_HTTP}::test_what_a_mirror_does_wrong_only_costs_the_mirror",
+    ),
+    Row(
+        "Mirror that dawdles",
+        MIRROR,
+        "sends a few bytes now and then",
+        "is left (`OUT-F107`), and rests",
+        f"{_HTTP}::test_a_mirror_that_trickles_is_left_for_the_broker",
+    ),
+    Row(
+        "Hint that points inside",
+        BROKER,
+        "names addresses on the device, its link, or with credentials",
+        "never asked",
+        "edge_agent/test_urls.py::test_loopback_and_the_wire_next_to_the_device_are_refused",
+    ),
+    Row(
+        "Hint that asks for the proof",
+        BROKER,
+        "names a host of the attacker, which asks who is there",
+        "learns which payload is asked for, and no proof",
+        f"{_HTTP}::test_the_proof_is_sent_to_the_control_plane_and_to_nobody_else",
+    ),
+)
+
 DEVICE_ROWS: Final = (
     Row(
         "Speaking for others",
@@ -290,6 +324,41 @@ API_ROWS: Final = (
         "control_plane/web/test_guesses.py::test_after_so_many_wrong_tokens_an_address_must_wait",
     ),
     Row(
+        "Payloads without a device",
+        ANYBODY,
+        "asks for payloads without a proof, or with one that it made itself",
+        "refused (`OUT-A101`, `OUT-A211`) before anything is looked for",
+        f"{_RANGE}::test_without_a_proof_nothing_is_answered",
+    ),
+    Row(
+        "Guessing proofs",
+        ANYBODY,
+        "tries one proof after the other",
+        "must wait (`OUT-A103`)",
+        f"{_RANGE}::test_a_wrong_proof_counts_as_a_guess_and_no_proof_does_not",
+    ),
+    Row(
+        "Another's proof",
+        DEVICE + ", or a proof that it has seen",
+        "uses it for another payload, another device, or any other route",
+        "refused (`OUT-A211`); a proof opens one payload to one device",
+        f"{_RANGE}::test_proofs_for_another_payload_or_device_do_not_open_this_one",
+    ),
+    Row(
+        "Payloads for a retired device",
+        DEVICE + ", which is retired",
+        "goes on reading payloads over HTTP",
+        "refused at once (`OUT-A212`)",
+        f"{_RANGE}::test_a_retired_device_reads_nothing",
+    ),
+    Row(
+        "Holding the route",
+        DEVICE,
+        "opens many downloads, and takes nothing of what it asked for",
+        "32 at a time; who takes nothing for two minutes gives its place back",
+        f"{_RANGE}::test_who_takes_nothing_any_more_gives_its_place_back",
+    ),
+    Row(
         "Every route, every role",
         OPERATOR,
         "calls every endpoint with the token of every role",
@@ -303,6 +372,7 @@ GROUPS: Final[dict[str, tuple[Row, ...]]] = {
     "Stolen online keys": KEYS_ROWS,
     "The broker and the device's disk": BROKER_ROWS,
     "Bundles": BUNDLE_ROWS,
+    "Mirrors": MIRROR_ROWS,
     "A stolen device": DEVICE_ROWS,
     "The API": API_ROWS,
 }

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from control_plane.blobs import Blobs
 from control_plane.encode import Encoded, encode, reopen
+from control_plane.encode.making import Ability, File, make
+from control_plane.encode.offering import is_plain
 from control_plane.judging import Judge
 from control_plane.offers import Offers
 from control_plane.signing.repository import Repository
 from control_plane.store import Store
+from control_plane.store.payloads import EncodedPayload
 from control_plane.ticker import Ticker
 from protocol.identifiers import digest_of
+from protocol.payload import KNOWN_FEATURES
 from protocol.topics import TUF_ROLES, Topics
 from tests.fakes.origin import plain_bundle
 
@@ -68,10 +73,10 @@ def bundle(tmp_path, blobs):
     return made
 
 
-def offers(tmp_path, store, blobs, encode=encode):
+def offers(tmp_path, store, blobs, encode=encode, abilities=tuple):
     return Offers(
         TOPICS, blobs, store.payloads, tmp_path, tmp_path / "payloads",
-        encode=encode, reopen=reopen,
+        encode=encode, reopen=reopen, abilities=abilities,
     )  # fmt: skip
 
 
@@ -116,6 +121,74 @@ def test_a_bundle_that_cannot_be_read_is_tried_again(tmp_path, store, blobs, bun
     blobs.put(bundle.files["manifest.json"], limit=10**9)
     assert it.offer(bundle.digest, Kept(), 2)
     assert not it.offer(digest_of(b"nothing"), Kept(), 3)
+
+
+def test_what_everybody_can_decode_is_encoded_again_although_others_are_there(
+    tmp_path, store, blobs, bundle
+):
+    member = bundle.variant.member("model")
+    file = File(blobs.path(member.digest), member.digest, "model")
+    everything = Ability(KNOWN_FEATURES)
+    directory = tmp_path / "payloads"
+    for made in make(file, None, frozenset({everything}), directory):
+        path = str(made.path.relative_to(tmp_path))
+        store.payloads.put(EncodedPayload("toy", member.digest, made.entry, path, 1))
+    others = [each.entry for each in store.payloads.of_file("toy", member.digest)]
+    it = offers(tmp_path, store, blobs, abilities=lambda: [everything])
+    kept = Kept()
+    assert it.offer(bundle.digest, kept, 1)
+    found = [each.entry for each in kept.payloads[member.digest]]
+    assert any(map(is_plain, found))
+    assert set(others) <= set(found)
+    assert [each.size for each in found] == sorted(each.size for each in found)
+
+
+def test_a_payload_that_asks_for_more_than_agents_grant_is_made_again_once(
+    tmp_path, store, blobs, bundle
+):
+    member = bundle.variant.member("model")
+    it = offers(tmp_path, store, blobs)
+    assert it.offer(bundle.digest, Kept(), 1)
+    (right,) = store.payloads.of_file("toy", member.digest)
+    wrong = replace(right.entry, payload=digest_of(b"of an earlier version"))
+    store.payloads.put(EncodedPayload("toy", member.digest, wrong, right.path, 1))
+    store.payloads.remove("toy", member.digest, right.entry.payload)
+    encoded = []
+
+    def counting(file, digest, directory):
+        encoded.append(digest)
+        return encode(file, digest, directory)
+
+    again = offers(tmp_path, store, blobs, counting)
+    for now_ms in (2, 3, 4):
+        assert again.offer(bundle.digest, Kept(), now_ms)
+    assert encoded == [member.digest]
+    assert store.payloads.of_file("toy", member.digest)[0].entry == right.entry
+
+
+def test_what_devices_can_decode_is_asked_once_per_tick(tmp_path, store, blobs, bundle):
+    asked: list[None] = []
+
+    def abilities():
+        asked.append(None)
+        return ()
+
+    it = offers(tmp_path, store, blobs, abilities=abilities)
+    for now_ms in (1, 1, 1, 2, 2):
+        assert it.offer(bundle.digest, Kept(), now_ms)
+    assert len(asked) == 2
+
+
+def test_an_offered_bundle_stays_offered_when_its_files_are_lost(tmp_path, store, blobs, bundle):
+    it = offers(tmp_path, store, blobs)
+    assert it.offer(bundle.digest, Kept(), 1)
+    assert it.offer(bundle.digest, Kept(), 2)
+    for member in bundle.variant.members:
+        blobs.remove(member.digest)
+        store.payloads.remove(
+            "toy", member.digest, store.payloads.of_file("toy", member.digest)[0].entry.payload
+        )
+    assert it.offer(bundle.digest, Kept(), 3)
 
 
 def test_with_the_real_repository_a_consistent_set_is_retained_timestamp_last(

@@ -16,7 +16,9 @@ from control_plane.settings import (
     require_loopback,
     write,
 )
+from edge_agent.urls import url_of
 from protocol.errors import InvalidRequest
+from protocol.identifiers import digest_of
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -60,6 +62,13 @@ def test_no_control_plane_here(tmp_path):
         ({"intervals": {"drift_slot": 0}}, "drift_slot"),
         ({"intervals": {"drift_slot": 7200, "drift_day": 3600}}, "drift_day"),
         ({"alarm_command": "mail -s drift"}, "alarm_command"),
+        ({"mirrors": "https://m.example/"}, "mirrors"),
+        ({"mirrors": ["https://m.example/payloads"]}, "a mirror is like"),
+        ({"mirrors": ["ftp://m.example/"]}, "a mirror is like"),
+        ({"mirrors": ["https://me:secret@m.example/"]}, "a mirror is like"),
+        ({"mirrors": ["https://m.example/?of="]}, "a mirror is like"),
+        ({"mirrors": [f"https://m.example/{'x' * 512}/"]}, "a mirror is like"),
+        ({"mirrors": [f"https://m{n}.example/" for n in range(4)]}, "at most 3 mirrors"),
     ],
 )
 def test_what_is_wrong_is_named(document, says):
@@ -72,6 +81,25 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path):
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(InvalidRequest, match="S120"):
         read({}, tmp_path)
+
+
+def test_hints_name_the_mirrors_then_the_control_plane_unless_it_serves_nothing():
+    mirrors = ["https://m.example/payloads/", "http://[2001:db8::1]:8080/"]
+    settings = parse({"mirrors": mirrors}, Path("/x"))
+    assert settings.payload_urls == (*mirrors, "/")
+    settings = parse({"mirrors": mirrors, "serve_payloads": False}, Path("/x"))
+    assert settings.payload_urls == tuple(mirrors)
+    assert parse({}, Path("/x")).payload_urls == ("/",)
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    ["https://m.example/", "http://[2001:db8::1]:8080/p/", "https://10.0.0.7:8443/a/b-c_d.e~f/"],
+)
+def test_agents_ask_every_mirror_that_may_be_set(mirror):
+    parse({"mirrors": [mirror]}, Path("/x"))
+    name = digest_of(b"payload")
+    assert url_of(mirror, name, "", dev=False) == f"{mirror}{name}"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])

@@ -21,7 +21,13 @@ from protocol.bundle import Facts, Index, Needs, VariantReference
 from protocol.device import DeviceDocument, Pin
 from protocol.identifiers import digest_of
 from protocol.membership import EVERYONE
-from protocol.payload import FEATURE_RAW, HintEntry, frame_count
+from protocol.payload import (
+    FEATURE_BROTLI,
+    FEATURE_RAW,
+    FEATURE_SEGMENTS,
+    HintEntry,
+    frame_count,
+)
 from protocol.plan import Local, Plan, Rollout, Rule, Wave, resolve
 from protocol.reported import ModelState
 from protocol.selector import Selector
@@ -139,6 +145,15 @@ def test_the_full_payload_is_always_there_and_deltas_for_those_who_have_the_base
     assert entries_for([other, delta, full, larger], {C}) == (delta, full)
     assert entries_for([larger, full], set()) == (full,)
     assert entries_for([delta], {C}) == ()
+
+
+def test_sticks_carry_a_payload_that_every_agent_can_read():
+    plain, packed = entry(900), replace(entry(600), features=FEATURE_BROTLI)
+    larger, delta = entry(950), replace(entry(90, C), features=FEATURE_SEGMENTS)
+    assert entries_for([delta, packed, plain, larger], {C}) == (delta, packed, plain)
+    assert entries_for([larger, plain, packed], ()) == (packed, plain)
+    # Without one it is still of use to those who can read the other.
+    assert entries_for([packed], ()) == (packed,)
 
 
 def test_what_devices_reported_is_what_deltas_start_from():

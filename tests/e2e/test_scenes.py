@@ -114,6 +114,13 @@ def test_a_better_model_replaces_it_without_a_failed_request(v2):
     all_kept(v2)
 
 
+def test_scenes_say_what_they_sent_full_and_as_deltas(theatre, v2):
+    lines = [each for each in theatre.said.getvalue().splitlines() if each.startswith("  sent ")]
+    assert "full; fetched " in lines[0]
+    assert any("delta; fetched " in each for each in lines)
+    assert all(len(each) <= 80 for each in lines)
+
+
 def test_a_bad_model_is_given_up_by_its_canary_and_seen_by_nobody_else(theatre, on_v2):
     all_kept(theatre.play("bad model", lambda: scenes.bad_model(on_v2, canaries=1)))
 

@@ -26,6 +26,7 @@ PAGES = (
     "pin-a-device",
     "in-the-field",
     "bytes-and-hours",
+    "mirror-payloads",
     "look-at-drift",
     "alarms-and-webhooks",
     "usb",

@@ -38,7 +38,7 @@ def decoded(task: Task) -> bytes:
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_killed_at_any_block_decoding_goes_on_and_gives_the_same_file(task, monkeypatch, block):
-    monkeypatch.setenv("KILL_AT", str(block))
+    monkeypatch.setenv("KILL_AT", str(block * BLOCK))
     monkeypatch.setenv("KILLED", str(task.out.with_name("killed")))
     with pytest.raises(Unavailable, match=r"F109.*signal 9"):
         decode_beside(task, command=COMMAND)

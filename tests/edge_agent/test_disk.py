@@ -136,6 +136,36 @@ def test_the_room_that_is_needed_is_known_once_the_manifest_is_there(tmp_path):
     assert disk.free_bytes() > 0
 
 
+def test_what_was_begun_of_a_delta_counts_and_the_file_that_it_starts_from_does_not(tmp_path):
+    staged(tmp_path, C)
+    disk = Disk(tmp_path)
+    partial = disk.partial(B.digest)
+    partial.mkdir()
+    for name in (INDEX, MANIFEST):
+        (partial / name).write_bytes(B.files[name])
+    before = disk.needed_bytes(B.digest)
+    assert before is not None
+    base = disk.path(C.digest) / "model.bin"
+    (partial / f".b-{digest_of(base.read_bytes())}").hardlink_to(base)
+    (partial / f".x-{digest_of(b'refused')}").touch()
+    assert disk.needed_bytes(B.digest) == before, "a link takes no room"
+    (partial / f".p-{digest_of(b'payload')}").write_bytes(bytes(100))
+    (partial / f".d-{digest_of(b'payload')}").write_bytes(bytes(2000))
+    assert disk.needed_bytes(B.digest) == before - 2100
+
+
+def test_nothing_that_a_delta_needed_is_staged_and_its_base_stays_where_it_was(tmp_path):
+    staged(tmp_path, C)
+    disk = fetched(tmp_path, B)
+    partial, base = disk.partial(B.digest), disk.path(C.digest) / "model.bin"
+    (partial / f".b-{digest_of(base.read_bytes())}").hardlink_to(base)
+    for start in (".p-", ".d-", ".x-", ".h-"):
+        (partial / f"{start}{digest_of(b'one')}").write_bytes(b"left over")
+    disk.stage(B.digest)
+    assert {path.name for path in disk.path(B.digest).iterdir()} == set(B.files)
+    assert disk.verify(C.digest)
+
+
 def test_collecting_removes_an_entry_and_nothing_else(tmp_path):
     disk = staged(tmp_path, B)
     fetched(tmp_path, C)

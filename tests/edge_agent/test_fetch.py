@@ -421,7 +421,7 @@ def test_a_disk_that_is_full_while_decoding_keeps_the_payload(world, monkeypatch
     def failing(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr("edge_agent.fetch.decode", failing)
+    monkeypatch.setattr("edge_agent.members.decode", failing)
     world.ensure()
     world.device.until(lambda: world.device.fetcher.counters["OUT-D201"] >= 2)
     assert list(world.device.partial(world.offer.bundle).glob(".p-*"))

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import zstandard
 
-from edge_agent import fetch
+from edge_agent import fetch, members
 from edge_agent.decode import decode
 from edge_agent.transfer import NO_BUDGET
 from protocol import codec
@@ -20,35 +19,17 @@ from protocol.identifiers import digest_of
 from protocol.payload import (
     FEATURE_PATCH,
     FRAME_SIZE,
-    MAX_BLOCK,
     PLAIN_FEATURES,
-    Header,
     Hint,
     HintEntry,
 )
 from tests.fakes.fetching import TOPICS, Purse, World, make_world
 from tests.fakes.origin import Offer, PlainBundle, offer, plain_bundle
+from tests.fakes.patching import patch
 
 BEFORE = random.Random(1).randbytes(300_000)
 AFTER = BEFORE[:100_000] + b"a few bytes that are new" + BEFORE[100_000:]
 WRONG = AFTER[:-1] + bytes([AFTER[-1] ^ 1])
-
-
-def patch(file: bytes, base: bytes, target: bytes | None = None) -> bytes:
-    """A payload that says it gives `target`, by default what it does give."""
-    named = file if target is None else target
-    header = Header(FEATURE_PATCH, digest_of(base), digest_of(named), len(named), MAX_BLOCK)
-    packer = zstandard.ZstdCompressor(
-        dict_data=zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT),
-        compression_params=zstandard.ZstdCompressionParameters.from_level(
-            19,
-            format=zstandard.FORMAT_ZSTD1_MAGICLESS,
-            window_log=20,
-            write_dict_id=False,
-            write_content_size=True,
-        ),
-    )
-    return header.pack() + packer.compress(file)
 
 
 @dataclass
@@ -153,6 +134,19 @@ def test_a_base_is_held_until_its_delta_is_decoded(update):
     assert update.asked(update.full) == 0
 
 
+def test_nothing_is_left_of_a_delta_but_the_file(update):
+    update.world.finish()
+    assert {path.name for path in update.here.iterdir()} == set(update.world.offer.bundle.files)
+
+
+def test_of_a_delta_that_was_no_good_only_the_refusal_is_left(update):
+    bad = publish(update.world, patch(WRONG, BEFORE, AFTER))
+    update.offer(bad, update.full)
+    update.world.finish()
+    left = {path.name for path in update.here.iterdir()} - set(update.world.offer.bundle.files)
+    assert left == {f".x-{bad.payload}", f".b-{digest_of(BEFORE)}"}
+
+
 def test_a_payload_that_decodes_to_something_else_is_never_tried_again_also_after_a_restart(update):
     bad = publish(update.world, patch(WRONG, BEFORE, AFTER))
     update.offer(bad)
@@ -186,7 +180,7 @@ def test_decoding_that_is_cut_short_is_tried_again_and_not_for_ever(update, monk
             raise Unavailable("OUT-F109", "signal 9")
         decode(payload, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(fetch, "decode", dying)
+    monkeypatch.setattr(members, "decode", dying)
     update.world.device.until(update.world.whole, turns=2000)
     assert len(tries) == fetch.MOST_DEATHS
     assert update.asked(update.delta) == update.delta.frames + 1, "one list, and no frame twice"

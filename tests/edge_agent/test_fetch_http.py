@@ -191,6 +191,47 @@ def test_a_cut_costs_at_most_one_frame(air, cut):
     assert air.ranges == [(0, whole), (cut // FRAME_SIZE, whole)]
 
 
+CUT = 2 * FRAME_SIZE + 1000
+
+
+def test_what_came_of_the_frame_that_was_cut_is_not_asked_for_again(air):
+    air.mirror.acts = [Act(), Act(body=CUT), Act(body=100), Act(status=503, body=0)]
+    air.silence_the_broker()
+    air.begin(HTTP_FIRST)
+    air.until(air.world.whole, step=5)
+    starts = [int(asked.range[6:].partition("-")[0]) for asked in air.mirror.asked if asked.range]
+    assert starts == [0, CUT, CUT + 100, CUT + 100]
+    assert "OUT-F102" not in air.counters
+
+
+def test_what_one_address_began_is_not_gone_on_with_by_another(air, offered):
+    with RangeServer(files(offered)) as other:
+        air.mirror.acts = [Act(), Act(body=CUT)]
+        air.mirror.always = Act(status=503, body=0)
+        air.silence_the_broker()
+        air.begin(HTTP_FIRST, f"{air.mirror.url}/p/", f"{other.url}/p/")
+        air.until(air.world.whole, step=5)
+        assert [asked.range.partition("-")[0] for asked in other.asked] == [
+            f"bytes={2 * FRAME_SIZE}"
+        ]
+
+
+def test_a_frame_whose_beginning_was_wrong_is_fetched_anew(air):
+    air.mirror.acts = [Act(), Act(body=100, spoils=True)]
+    air.silence_the_broker()
+    air.begin(HTTP_FIRST)
+    air.until(air.world.whole, step=5)
+    assert air.counters["OUT-F102"] == 1
+
+
+def test_after_a_cut_the_way_that_brought_something_is_gone_on_with_though_others_are_there(air):
+    air.mirror.acts = [Act(), Act(body=2 * FRAME_SIZE), Act(body=3 * FRAME_SIZE)]
+    air.begin(HTTP_FIRST)
+    air.finish()
+    assert [first for first, _ in air.ranges] == [0, 2, 5]
+    assert air.frames_by_link == 0
+
+
 def test_a_restart_goes_on_with_what_lies_there(air):
     air.mirror.acts = [Act(), Act(body=2 * FRAME_SIZE, stalls=True)]
     air.silence_the_broker()
@@ -251,6 +292,15 @@ def test_what_a_mirror_does_wrong_only_costs_the_mirror(air, act, code):
     air.finish()
     assert sum(times for each, times in air.counters.items() if code in each) == 1
     assert len(air.mirror.asked) <= 2, "frames are asked for before the lists are judged"
+
+
+def test_a_mirror_that_trickles_is_left_for_the_broker(air):
+    air.mirror.always = Act(trickles=True)
+    air.begin(HTTP_FIRST)
+    air.until(lambda: air.mirror.asked)
+    air.until(air.world.whole, step=5)
+    assert air.counters["OUT-F107"] == 1
+    assert len(air.mirror.asked) == 1
 
 
 def test_wrong_frames_are_refused_and_come_from_elsewhere(air):

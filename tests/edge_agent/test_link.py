@@ -1,12 +1,13 @@
 """The link's identity on a real broker: replaced while it runs, refused when it has expired."""
 
+import random
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
-from edge_agent.link import CLOSED_EARLY, Link
+from edge_agent.link import CLOSED_EARLY, WORTH_BYTES, Link
 from protocol.link import Address, Retry, Tls
 from tests.fakes.mosquitto import Mosquitto
 from tests.fakes.waiting import until
@@ -112,6 +113,41 @@ def test_an_identity_that_is_renewed_while_there_is_no_link_serves_the_next_one(
     until(lambda: (True, "") in ear.states)
     connected = ear.states.index((True, ""))
     assert ear.states[connected:] == [(True, "")]
+
+
+class NoPauses(random.Random):
+    """Notes how long each pause could have been."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.longest: list[float] = []
+
+    def uniform(self, a: float, b: float) -> float:
+        self.longest.append(b)
+        return 0.0
+
+
+def test_a_connection_that_brought_something_is_made_again_at_once_and_others_are_not(
+    mosquitto, links, tmp_path
+):
+    ear, pauses = Ear(), NoPauses()
+    watcher = connect(links, mosquitto.address(mosquitto.control), mosquitto.control, Ear())
+    until(lambda: watcher.connected)
+    here = address(mosquitto, identity(mosquitto, tmp_path))
+    retry = Retry(0.01, 600)
+    link = Link(here, DEVICE, on_message=ear.message, on_state=ear.state, retry=retry, rng=pauses)
+    links.append(link)
+    link.start()
+    link.subscribe([PREFIX + "deny"])
+    for data in (b"", b"", b"x" * WORTH_BYTES, b""):
+        before = len(pauses.longest)
+        until(lambda: link.connected)
+        if data:
+            watcher.publish(PREFIX + "deny", data)
+            until(lambda: ear.heard)
+        link.renew_identity(here)  # it ends
+        until(lambda: len(pauses.longest) == before + 1)  # noqa: B023 - called in this turn only
+    assert pauses.longest == [retry.ceiling(n) for n in (0, 1, -1, 0)]
 
 
 def test_a_broker_whose_certificate_expired_in_trusted_time_is_left(mosquitto, links, tmp_path):

@@ -86,3 +86,14 @@ def test_a_server_in_trouble_may_be_asked_later(status):
 )
 def test_a_server_says_in_seconds_how_long_to_stay_away(said, seconds):
     assert retry_after_s({"retry-after": said}, 60) == seconds
+
+
+def test_of_a_frame_that_was_begun_only_the_rest_is_asked_for():
+    size = 5 * FRAME_SIZE + 7
+    run = Run(1, 5, size, begun=1000)
+    assert run.header == f"bytes={FRAME_SIZE + 1000}-{size - 1}"
+    assert run.length == 4 * FRAME_SIZE + 7 - 1000
+    answer = {"content-range": f"bytes {FRAME_SIZE + 1000}-{size - 1}/{size}"}
+    assert accept(206, answer, run) == run.length
+    with pytest.raises(PeerError, match="F108"):
+        accept(200, {}, Run(0, 5, size, begun=1000))

@@ -39,15 +39,23 @@ def test_each_way_rests_longer_each_time_up_to_an_hour(chances):
         assert longest / 10 <= ways.rests_s(A, 0) <= longest
 
 
-def test_a_way_that_is_cut_after_it_brought_something_rests_for_a_moment():
+def test_a_way_that_is_cut_after_it_brought_something_is_tried_again_after_a_moment():
     ways = Ways()
     for _ in range(5):
-        ways.failed(A, 0, 0.9)
+        assert ways.failed(A, 0, 0.9) == 0
     ways.worked(A)
-    ways.failed(A, 0, 0.9)
-    assert ways.rests_s(A, 0) <= AFTER_A_CUT_S
-    ways.failed(A, 0, 0.9)
+    assert 0 < ways.failed(A, 0, 0.9) <= AFTER_A_CUT_S
+    assert ways.rests_s(A, 0) == 0
+    assert ways.choose(URLS, False, 0) == A
+    assert ways.failed(A, 0, 0.9) == 0
     assert ways.rests_s(A, 0) > AFTER_A_CUT_S, "nothing came since"
+
+
+def test_a_server_that_asks_to_be_left_alone_rests_also_after_it_brought_something():
+    ways = Ways()
+    ways.worked(A)
+    ways.failed(A, 0, 0.9, at_least_s=500)
+    assert ways.rests_s(A, 0) == 500
 
 
 def test_a_way_that_brought_what_was_wrong_is_not_spared():

@@ -235,7 +235,7 @@ def forest(
             columns["nodes_featureids"].append(0 if leaf else int(rng.integers(features)))
             columns["nodes_hitrates"].append(1.0)
             columns["nodes_modes"].append("LEAF" if leaf else "BRANCH_LEQ")
-            columns["nodes_values"].append(0.0 if leaf else float(rng.integers(1, 400)) / 16)
+            columns["nodes_values"].append(0.0 if leaf else float(rng.integers(1, 400)) ** 0.5)
             columns["nodes_truenodeids"].append(true[place])
             columns["nodes_falsenodeids"].append(false[place])
             if leaf:

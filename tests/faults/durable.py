@@ -61,6 +61,10 @@ class Durable:
             self.data[path.stat().st_ino] = b""
             self.last = path
 
+    def unseen(self, path: Path) -> None:
+        """Another process wrote it: nothing is known to be synced."""
+        self.data.setdefault(path.stat().st_ino, b"")
+
     def moving(self, old: Path, new: Path) -> None:
         """Before a rename."""
         lost = self._lost(new) if new.is_file() else None

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edge_agent import act, buffer, filesystem, marks, supervisor
+from edge_agent.decode import GROWING
 from edge_agent.runners import child, pool
 from tests.faults.durable import Durable
 from tests.faults.operations import TAKES_ROOM, Kind, Operation, named
@@ -33,6 +34,8 @@ Fault = Literal["kill", "cut", "half", "zeros", "full", "runner"]
 """SIGKILL of the agent; power cut, at which nothing, half or zeros stay of what was not synced;
 no room on the disk; SIGKILL of the runner that is asked."""
 
+DECODER: Final = "edge_agent.decoder"
+"""The module that a decoding process runs."""
 FULL_S: Final = 0.3
 """For so long the disk stays full."""
 
@@ -117,18 +120,23 @@ class Watch:
     def power_cut(self, fault: Fault) -> None:
         """All processes at once, as far as one of them can see to it."""
         self.silent = True
-        self.kill_runners()
+        self.kill_children()
+        for growing in self.home.glob(f"bundles/.*/{GROWING}*"):
+            self.durable.unseen(growing)
         if fault == "cut":
             self.durable.cut()
         else:
             self.tell(torn=self.durable.tear("half" if fault == "half" else "zeros"))
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def kill_runners(self) -> None:
-        mark = f"--run={self.home / 'run'}\0".encode()
+    def kill_children(self) -> None:
+        runner = f"--run={self.home / 'run'}\0".encode()
+        decoder = f"\0{DECODER}\0".encode()
+        ours = f"\0{self.home}/".encode()
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and mark in (entry / "cmdline").read_bytes():
+                line = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+                if runner in line or (decoder in line and ours in line):
                     os.kill(int(entry.name), signal.SIGKILL)
             except OSError:
                 continue
@@ -148,7 +156,7 @@ class Watch:
                 if self.seen[operation] == place.nth:
                     self.tell(fault=place.fault)
                     self.silent = True
-                    self.kill_runners()
+                    self.kill_children()
                     self.durable.tear_commit(self.home / "outbox.db", place.fault)
                     os.kill(os.getpid(), signal.SIGKILL)
         else:
@@ -331,9 +339,10 @@ def _open(watch: Watch) -> None:
 def _processes(watch: Watch) -> None:
     spawn, call, kill = os.posix_spawn, pool.Runners._call, child.Process.kill
 
-    def spawned(*rest: Any, **more: Any) -> int:
-        with watch.about("start", "a runner"):
-            return spawn(*rest, **more)
+    def spawned(path: Any, arguments: Any, *rest: Any, **more: Any) -> int:
+        decodes = DECODER in arguments
+        with watch.about("start", "a decoder" if decodes else "a runner"):
+            return spawn(path, arguments, *rest, **more)
 
     def called(runners: pool.Runners, known: Any, request: Any, limit_s: float) -> Any:
         if request.do not in ("load", "probe", "promote", "park", "drain", "take"):

@@ -19,6 +19,7 @@ _TITLES: Final[dict[Journey, str]] = {
     "unfit": "B fails its golden vectors",
     "rollback": "A is damaged: back to the version before, then on",
     "first": "The first version of a new device",
+    "delta": "An update by a delta from what runs",
 }
 _WORDS: Final[dict[Fault, str]] = {
     "kill": "kill",

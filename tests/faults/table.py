@@ -97,15 +97,18 @@ def _replaced(where: str, folder: str, file: str, old: str, *, module: str) -> I
     )
 
 
-def _beside(file: str, gone: str) -> Iterator[Row]:
+def _beside(
+    file: str, gone: str, where: str = "message", *, journey: Journey = "update"
+) -> Iterator[Row]:
     """`edge_agent.contents.keep`: whole or not at all, durable only with Stage."""
     new = f"{file}, new of a partial bundle"
     yield from _rows(
         "fetch",
-        "message",
+        where,
         ("create", new, gone),
         ("write", new, gone),
         ("rename", new, f"{gone}, or wrong bytes that are hashed before they count"),
+        journey=journey,
     )
 
 
@@ -211,6 +214,7 @@ ROWS: Final[tuple[Row, ...]] = (
     *_beside("index.json", "the index is fetched again"),
     *_beside("manifest.json", "the manifest is fetched again"),
     *_beside("frame lists", "the lists are fetched again"),
+    *_beside("hint", "without a broker nothing is known of this file"),
     *_rows(
         "siblings",
         "worker",
@@ -242,6 +246,11 @@ ROWS: Final[tuple[Row, ...]] = (
         "worker",
         ("unlink", "payload of a partial bundle", "a payload too many: Stage removes it"),
         ("unlink", "frame lists of a partial bundle", "lists too many: Stage removes them"),
+    ),
+    *_rows(
+        "members",
+        "worker",
+        ("unlink", "hint of a partial bundle", "a hint too many: Stage removes it"),
     ),
     # --- B gets its name --------------------------------------------------------------------------
     *_rows("act", "Stage", ("step", "", "B is complete; " + SAME)),
@@ -307,6 +316,74 @@ ROWS: Final[tuple[Row, ...]] = (
     # --- A is damaged -----------------------------------------------------------------------------
     *_rows("act", "Rollback", ("step", "", SAME), journey="rollback"),
     *_slot("Rollback", SAME, journey="rollback"),
+    # --- B comes as a delta, over HTTP ------------------------------------------------------------
+    *_beside("frame lists", "the lists are fetched again", "fetch", journey="delta"),
+    *_rows(
+        "partial",
+        "fetch",
+        ("create", "payload of a partial bundle", "frames are hashed again, and fetched"),
+        ("write", "payload of a partial bundle", "frames are hashed again, and fetched"),
+        journey="delta",
+    ),
+    *_rows(
+        "siblings",
+        "worker",
+        ("link", "a base of a partial bundle", "it is linked again, while A is here"),
+        journey="delta",
+    ),
+    *_rows(
+        "decoding",
+        "worker",
+        ("start", "a decoder", "the payload is there, and is decoded"),
+        journey="delta",
+    ),
+    *_rows(
+        "refusals",
+        "fetch",
+        (
+            "create",
+            "a refusal of a partial bundle",
+            "what is no delta is decoded, and refused, again",
+        ),
+        journey="delta",
+    ),
+    *_rows(
+        "partial",
+        "fetch",
+        ("unlink", "payload of a partial bundle", "it is refused: Stage removes it"),
+        ("unlink", "a member, growing of a partial bundle", "Stage removes it"),
+        ("unlink", "frame lists of a partial bundle", "Stage removes them"),
+        journey="delta",
+    ),
+    *_rows(
+        "decoding",
+        "worker",
+        ("start", "a decoder", "the payload is there, and is decoded"),
+        journey="delta",
+        nth=2,
+    ),
+    *_rows(
+        "decode",
+        "worker",
+        (
+            "rename",
+            "a member, growing of a partial bundle",
+            "what was decoded is hashed, and has its name then",
+        ),
+        journey="delta",
+    ),
+    *_rows(
+        "members",
+        "worker",
+        ("unlink", "a base of a partial bundle", "a link too many: Stage removes it"),
+        journey="delta",
+    ),
+    *_rows(
+        "disk",
+        "Stage",
+        ("unlink", "a refusal of a partial bundle", "B is complete; " + SAME),
+        journey="delta",
+    ),
     # --- counts and reports -----------------------------------------------------------------------
     *_rows("runners.pool", "counts", ("ask", "take", "the runner keeps its counts"), nth=2),
     *_rows(

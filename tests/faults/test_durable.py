@@ -152,3 +152,11 @@ def test_a_commit_that_nobody_heard_of_is_half_there(home: Path):
     log.write_bytes(b"aaaabbbb")
     disk.tear_commit(home / "outbox.db", "half")
     assert log.read_bytes() == b"aaaab"
+
+
+def test_what_another_process_wrote_is_lost_unless_it_is_known_to_be_synced(home: Path):
+    disk = Durable(home)
+    (home / "folder" / "growing").write_bytes(b"by another")
+    disk.unseen(home / "folder" / "growing")
+    disk.cut()
+    assert left(home) == {"file": b"old", "folder/growing": b""}

@@ -9,12 +9,15 @@ by the control plane as that device. What the device is told does not change bet
     unfit      the same, but they say v5, whose golden vectors fail
     rollback   a byte of v1 is wrong: back to v0, then v1 is fetched anew
     first      enrolled, and nothing more
+    delta      v6 runs, v0 before it; they say v7, of which there are two deltas from v6, and
+               the smaller one, which is tried first, is none; payloads come over HTTP
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -29,22 +32,32 @@ from typing import Any, Final, Literal, Self
 
 from control_plane.demo.fleet import Device, wait_until
 from control_plane.demo.traffic import Application, Row
+from control_plane.encode.encoded import keep
+from control_plane.store.payloads import EncodedPayload
+from control_plane.wiring import now_ms
 from edge_agent.technician.door import ask
 from protocol import codec
 from protocol.errors import OutriderError
 from protocol.identifiers import Digest
 from protocol.members import DevPolicy, Policy
+from protocol.payload import FEATURE_PATCH, MAX_BLOCK, Header
 from tests.fakes.bundles import BundleOnDisk
 from tests.fakes.mosquitto import free_port
+from tests.fakes.onnx_files import inside
 from tests.fakes.whole_fleet import MODEL, FleetHere, Operator, processes, ready
 
-Journey = Literal["update", "bad", "unfit", "rollback", "first"]
-JOURNEYS: Final[tuple[Journey, ...]] = ("update", "bad", "unfit", "rollback", "first")
+Journey = Literal["update", "bad", "unfit", "rollback", "first", "delta"]
+JOURNEYS: Final[tuple[Journey, ...]] = ("update", "bad", "unfit", "rollback", "first", "delta")
 
 POLICY: Final = Policy(min_requests=5, dev=DevPolicy(health_window_s=0.3, max_duration_s=5))
 BREAKS_V3: Final = Row((10.0, 0.0, 0.0, 0.0), 0)
 """A question that v3 answers with an error, and all others alike."""
-LIMIT_S: Final = 90.0
+LIMIT_S: Final = 180.0
+
+BEGINS_WITH: Final[Mapping[Journey, tuple[str, str]]] = {"delta": ("v0", "v6")}
+"""Where it is not v0, then v1."""
+LORE: Final = random.Random(7).randbytes(20_000).hex()
+"""In the description of a model, so that it is worth a delta."""
 
 
 @dataclass
@@ -184,12 +197,15 @@ class World:
 
     def _prepare(self) -> None:
         operator, fleet = self.operator, self.fleet
-        fleet.enrol({"x": ("update", "bad", "unfit", "rollback"), "y": ("first", "never")})
+        fleet.enrol({"x": ("update", "bad", "unfit", "rollback", "delta"), "y": ("first", "never")})
         (self.folder / "t").mkdir()
         shutil.copytree(self.device("first").home, self.template("first"))
         self.bundles["v0"] = operator.ship("v0", policy=POLICY)
         self.bundles["v1"] = operator.ship("v1", scale=1.001, policy=POLICY)
-        told: list[Journey] = ["update", "bad", "unfit", "rollback"]
+        self.bundles["v6"] = operator.ship(
+            "v6", scale=1.001, damage=_with_lore("then"), policy=POLICY
+        )
+        told: list[Journey] = ["update", "bad", "unfit", "rollback", "delta"]
         for journey in told:
             operator.pin(self.device(journey), "v0")
         agents = {j: self.start(self.device(j).home, free_port()) for j in told}
@@ -197,11 +213,13 @@ class World:
             self.device(journey).port = agent.port
             self._until(journey, "answers", partial(ready, self.device(journey)))
             self._ask(journey)
-        for version in ("v0", "v1"):
-            for journey in told:
+        for number in (0, 1):
+            versions = {j: BEGINS_WITH.get(j, ("v0", "v1"))[number] for j in told}
+            for journey, version in versions.items():
                 operator.pin(self.device(journey), version)
             for journey, agent in agents.items():
-                self._until(journey, f"runs {version}", partial(self.runs, agent, version))
+                runs = partial(self.runs, agent, versions[journey])
+                self._until(journey, f"runs {versions[journey]}", runs)
         for journey, agent in agents.items():
             self._end(journey, agent)
         for journey, agent in agents.items():
@@ -210,12 +228,32 @@ class World:
         self.bundles["v3"] = operator.ship("v3", scale=1.003, fragile=True, policy=POLICY)
         self.bundles["v4"] = operator.ship("v4", scale=1.004, policy=POLICY)
         self.bundles["v5"] = operator.ship("v5", scale=1.005, golden_offset=0.1, policy=POLICY)
+        self.bundles["v7"] = operator.ship(
+            "v7", scale=1.006, damage=_with_lore("now"), policy=POLICY
+        )
         fleet.client.put(f"models/{MODEL}/versions/v4/denial", {"why": "test"})
         operator.roll_out("v2", to="site = y")
         operator.pin(self.device("update"), "v2")
         operator.pin(self.device("first"), "v2")
         operator.pin(self.device("bad"), "v3")
         operator.pin(self.device("unfit"), "v5")
+        self._offer_a_lie()
+        operator.pin(self.device("delta"), "v7")
+
+    def _offer_a_lie(self) -> None:
+        """A payload that says it were a delta from v6 to v7."""
+        base, target = (self.bundles[each].variant.member("model") for each in ("v6", "v7"))
+        header = Header(FEATURE_PATCH, base.digest, target.digest, target.size, MAX_BLOCK)
+        control = self.fleet.control
+        assert control is not None
+        settings = control.settings
+        written = settings.payloads / "lie"
+        written.write_bytes(header.pack() + b"no delta")
+        kept = keep(written, settings.payloads, FEATURE_PATCH, 10**6, base.digest)
+        honest = [each.entry for each in control.store.payloads.of_file(MODEL, target.digest)]
+        assert min(each.size for each in honest if each.base == base.digest) > kept.entry.size
+        path = str(kept.path.relative_to(settings.home))
+        control.store.payloads.put(EncodedPayload(MODEL, target.digest, kept.entry, path, now_ms()))
 
     def _ask(self, journey: Journey) -> None:
         """The same question as in every cell: versions are compared by their answers."""
@@ -256,3 +294,8 @@ class World:
             damaged[len(damaged) // 2] ^= 1
             model.unlink()  # other files may be the same one
             model.write_bytes(damaged)
+
+
+def _with_lore(more: str) -> Callable[[bytes], bytes]:
+    """A long description beside the model, which ends in what it has `more`."""
+    return lambda file: file + inside(6, f"{LORE} {more}".encode())

@@ -1,4 +1,4 @@
-"""Payloads to begin with: those made by hand, the golden ones, and what was found before."""
+"""Payloads to begin with: made by hand, one of each method, the golden ones, what was found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from protocol.payload import Header
-from tests.coding.bodies import ALL
+from tests.coding.bodies import ALL, Made
+from tests.fuzz.methods import of_methods, of_models
 
 HERE: Final = Path(__file__).parent
 SEEDS: Final = HERE / "seeds"
@@ -25,8 +26,12 @@ class Case:
 
 
 def by_hand() -> list[Case]:
-    cases = [build() for build in ALL.values()]
-    return [Case(each.header, each.body, each.base.data if each.base else None) for each in cases]
+    return [_case(build()) for build in ALL.values()]
+
+
+def by_the_encoder() -> list[Case]:
+    """One of each method, models, and the golden ones."""
+    return [*map(_case, of_methods()), *map(_case, of_models()), *kept(GOLDEN)]
 
 
 def kept(folder: Path) -> list[Case]:
@@ -38,6 +43,10 @@ def read(path: Path) -> Case:
     header, start = Header.unpack(data)
     base = path.with_suffix(".base").read_bytes() if header.base else None
     return Case(header, data[start:], base)
+
+
+def _case(each: Made) -> Case:
+    return Case(each.header, each.body, each.base.data if each.base else None)
 
 
 def keep(case: Case, folder: Path) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Final
 
-from tests.fuzz.corpus import GOLDEN, SEEDS, Case, by_hand, keep, kept
+from tests.fuzz.corpus import SEEDS, Case, by_hand, by_the_encoder, keep, kept
 from tests.fuzz.mutate import mutated
 from tests.fuzz.watch import Watched
 
@@ -40,7 +40,7 @@ def fuzz(
     watched: Watched, random: Random, goes_on: Callable[[], bool], folder: Path
 ) -> tuple[int, list[Path]]:
     """`(payloads tried, files of findings)`."""
-    cases = [*by_hand(), *kept(GOLDEN), *kept(SEEDS)]
+    cases = [*by_hand(), *by_the_encoder(), *kept(SEEDS)]
     tried, found = 0, list[Path]()
     seen: set[str] = set()
     while goes_on():

@@ -5,21 +5,35 @@ from random import Random
 
 import pytest
 
-from coding import decoding
+from coding import decoding, methods
 from tests.fuzz import watch
-from tests.fuzz.corpus import GOLDEN, SEEDS, by_hand, keep, kept, read
+from tests.fuzz.corpus import SEEDS, by_hand, by_the_encoder, keep, kept, read
 from tests.fuzz.mutate import mutated
 
 
-@pytest.mark.parametrize("case", [*kept(SEEDS), *kept(GOLDEN)])
-def test_what_is_kept_is_refused_or_decoded(case):
+@pytest.mark.parametrize("case", [*kept(SEEDS), *by_the_encoder()])
+def test_what_it_begins_with_is_refused_or_decoded(case):
     for written in (0, case.header.target_size // 2, case.header.target_size):
         assert watch.decoded(case, written) == ""
 
 
+def test_there_is_one_of_each_method(monkeypatch):
+    seen = set()
+    honest = methods.decode
+
+    def looking(data, context):
+        seen.add(data[0])
+        return honest(data, context)
+
+    monkeypatch.setattr(methods, "decode", looking)
+    for case in (*by_hand(), *by_the_encoder()):
+        watch.decoded(case)
+    assert seen == set(range(methods.ONE_OF + 1))
+
+
 def test_wrong_payloads_are_refused_and_nothing_else_happens():
-    random, cases = Random(7), by_hand()
-    for _ in range(150):
+    random, cases = Random(7), [*by_hand(), *by_the_encoder()]
+    for _ in range(300):
         case = mutated(random.choice(cases), random.choice(cases), random)
         assert watch.decoded(case, random.randint(0, case.header.target_size)) == ""
 

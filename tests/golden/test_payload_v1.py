@@ -7,8 +7,9 @@ import pytest
 
 from coding import decoding
 from protocol.identifiers import digest_of
-from protocol.payload import Header
+from protocol.payload import FEATURE_SETS, Header
 from tests.coding.bodies import ALL, Bytes
+from tests.golden.payloads import GOLDEN
 
 FOLDER = Path(__file__).parent / "payload_v1"
 PAYLOADS = sorted(FOLDER.glob("*.payload"))
@@ -31,3 +32,8 @@ def test_a_golden_payload_decodes_to_its_target_for_ever(path):
 def test_what_is_written_by_hand_is_written_as_it_was(name):
     each = ALL[name]()
     assert (FOLDER / f"{name}.payload").read_bytes() == each.header.pack() + each.body
+
+
+def test_there_is_a_golden_payload_of_all_encodings_that_go_together():
+    assert {Header.unpack(path.read_bytes())[0].features for path in PAYLOADS} == FEATURE_SETS
+    assert {path.stem for path in PAYLOADS} == {*GOLDEN, *BY_HAND}

@@ -50,6 +50,8 @@ MODEL = "m"
 NEIGHBOUR = "n"
 """Another model, beside it in the same runner."""
 AGENT = "0.1.0"
+DELTA: Final = "model.bin"
+"""The member that comes as a delta."""
 START_MS = 1_900_000_000_000
 
 Nature = Literal[
@@ -133,7 +135,7 @@ def bundle(name: str, model: str = MODEL, policy: Policy = POLICY) -> FakeBundle
 
 @dataclass
 class FakeFetch:
-    """Writes one more file per call, without syncing anything."""
+    """Writes one more file per call, without syncing anything. The model comes as a delta."""
 
     device: Device
     model: str | None = None
@@ -159,14 +161,30 @@ class FakeFetch:
                 if found is not None and files.read(directory / name, 10**6) == data:
                     continue
                 files.unlink(directory / name)
-                files.put(directory / name, data[: len(data) // 2])
-                files.put(directory / name, data)
+                if name == DELTA:
+                    self._decode(directory, name, data)
+                else:
+                    files.put(directory / name, data[: len(data) // 2])
+                    files.put(directory / name, data)
                 if name not in (INDEX, MANIFEST):
                     return
         except OSError as error:
             self.problem = ("OUT-D201", str(error))
             return
         self.done = True
+
+    def _decode(self, directory: Path, name: str, data: bytes) -> None:
+        """What a delta leaves in the folder, and what is put away of it; the rest is for Stage."""
+        files = self.device.files
+        files.put(directory / ".h-1", b"hint")
+        files.put(directory / ".b-1", b"")  # a link
+        files.put(directory / ".x-1", b"")
+        files.put(directory / ".p-1", b"payload")
+        files.put(directory / ".d-1", data[: len(data) // 2])
+        files.put(directory / ".d-1", data)
+        files.rename(directory / ".d-1", directory / name)
+        files.unlink(directory / ".p-1")
+        files.unlink(directory / ".h-1")
 
     def forget(self) -> None:
         self.model = self.digest = self.problem = None

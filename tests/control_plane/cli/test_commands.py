@@ -38,6 +38,7 @@ def test_the_agreed_commands_are_there():
     assert {" ".join(words) for words in EVERY} == {
         *("init", "serve", "up", "demo", "explain"),
         *("model build", "model push", "model approve", "model list", "model show"),
+        "model encode",
         *("model reject", "model revoke", "model withdraw", "model deny", "model undeny"),
         *("rollout plan", "rollout start", "rollout status", "rollout explain"),
         *("rollout promote", "rollout approve", "rollout pause", "rollout resume"),
@@ -50,6 +51,10 @@ def test_the_agreed_commands_are_there():
         *("keys generate", "keys online", "keys show"),
         *("trust init", "trust publish", "trust renew", "trust rotate", "trust sign"),
         "trust status",
+        *("alarm acknowledge", "alarm list", "alarm resolve", "alarm show", "alarm snooze"),
+        *("drift budget", "drift explain", "drift show", "profile build"),
+        *("webhook add", "webhook dead", "webhook list", "webhook remove", "webhook retry"),
+        "webhook test",
     }
 
 

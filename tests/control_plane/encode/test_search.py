@@ -9,6 +9,7 @@ from coding import methods
 from coding.elements import ELEMENTS, F32, I8, I64
 from coding.methods import DIFF, ONE_OF, PAIRS, PLAIN, RANKS, SAME, SPARSE, STEPS, VALUES, Context
 from coding.sets import ValueSet
+from coding.streams import LZMA_BELOW
 from control_plane.encode import search
 from control_plane.encode.search import Choice, Effort, Trial, best, choices, promising, trial
 from control_plane.encode.transforms import encode
@@ -53,6 +54,39 @@ def test_few_differences_are_listed_and_many_are_not():
     assert best(nudged(base, 1.0, 1 << 20), context, EFFORT)[0] not in (SPARSE, SAME, PLAIN)
 
 
+def test_where_few_differ_no_look_decides_between_the_ways_to_list_them(monkeypatch):
+    asked = set()
+    honest = search.encode
+
+    def noting(method, x, context, packer, window=None):
+        if packer.level == 19:
+            asked.add(method)
+        return honest(method, x, context, packer, window)
+
+    monkeypatch.setattr(search, "encode", noting)
+    base = floats(20_000)
+    context = Context(ELEMENTS[F32], len(base), True, base=base)
+    trial(nudged(base, 0.3), context, Effort(19, lzma=False, refine=1), choices(context))
+    assert {DIFF, SPARSE, PAIRS} <= asked
+
+
+def test_lzma_that_saves_little_of_a_block_is_not_taken():
+    base = floats(60_000)
+    context = Context(ELEMENTS[F32], len(base), True, base=base)
+    for x in (nudged(base, 1.0, 1_000), nudged(base, 0.2)):
+        without, found = (best(x, context, Effort(19, lzma=each)) for each in (False, True))
+        assert found == without or len(found) < LZMA_BELOW * len(without)
+        assert np.array_equal(methods.decode(found, context), x)
+
+
+def test_elements_that_moved_are_looked_for_with_all_effort():
+    old = np.random.default_rng(6).choice(np.array([0, 1], "<f4"), 90_000).view("<u4")
+    x = old[41_000:73_000]
+    context = Context(ELEMENTS[F32], len(x), True, window=lambda first, count: old[first:][:count])
+    tried = choices(context, [(0, len(old))])
+    assert len(trial(x, context, Effort(19, lzma=False, refine=1), tried).data) < 200
+
+
 def test_small_steps_of_bytes_are_packed_in_two_bits():
     rng = np.random.default_rng(3)
     base = rng.integers(0, 256, 60_000, "u1")
@@ -88,7 +122,7 @@ def test_a_large_block_gets_all_effort_only_for_what_came_near(monkeypatch):
     monkeypatch.setattr(search, "encode", noting)
     base = floats(20_000)
     context = Context(ELEMENTS[F32], len(base), True, base=base)
-    trial(nudged(base, 1.0, 1_000), context, Effort(9, True, 2), choices(context))
+    trial(nudged(base, 1.0, 1_000), context, Effort(9, False, 2), choices(context))
     assert len([1 for method, level in asked if level == 9 and method != SAME]) <= 2
     assert DIFF in {method for method, level in asked if level == search.ROUGH_LEVEL}
 

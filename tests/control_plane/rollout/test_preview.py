@@ -24,6 +24,7 @@ from control_plane.rollout.fitness import (
     why_unfit,
 )
 from control_plane.rollout.foresight import foresee, scores
+from control_plane.rollout.preview import having as having_of
 from control_plane.rollout.preview import on_disk, preview
 from control_plane.rollout.score import Metric
 from control_plane.rollout.spec import Gates, RolloutSpec, read_spec
@@ -32,6 +33,7 @@ from control_plane.rollout.travel import Carried, Having, Library, Received, tra
 from control_plane.rollout.waves import Target, lay_out
 from control_plane.store import Store
 from control_plane.store.bundles import BundleRow
+from control_plane.store.devices import Device
 from control_plane.store.payloads import EncodedPayload
 from control_plane.store.plans import Assignment
 from protocol.approval import Approved, ApprovedBundle
@@ -49,7 +51,16 @@ from protocol.bundle import (
 from protocol.device import Pin, Settings
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_of
-from protocol.payload import FEATURE_ZSTD, HintEntry, frame_count
+from protocol.payload import (
+    FEATURE_BROTLI,
+    FEATURE_LZMA,
+    FEATURE_SEGMENTS,
+    FEATURE_ZSTD,
+    MAX_DECODE_MEMORY,
+    PLAIN_FEATURES,
+    HintEntry,
+    frame_count,
+)
 from protocol.reported import ModelState, ReportedState
 
 SALT = "5a" * 16
@@ -161,6 +172,49 @@ def test_a_delta_is_taken_where_its_base_is_on_the_disk(shelf):
     assert {each.base: each.bytes_each for each in found.received}[v1] == (
         shelf.overhead("v2") + 9_100 + 2_000
     )
+
+
+def test_the_preview_counts_deltas_only_for_devices_that_can_decode_them(shelf):
+    v1, v2 = shelf.indexes["v1"], shelf.indexes["v2"]
+    model, base = named("model v2"), named("model v1")
+    offered = {
+        model: [
+            replace(entry("lzma", 8_000, base), features=FEATURE_SEGMENTS | FEATURE_LZMA),
+            replace(entry("segments", 9_000, base), features=FEATURE_SEGMENTS),
+            replace(entry("hungry", 9_500, base), decode_memory=MAX_DECODE_MEMORY + 1),
+            replace(entry("brotli", 300_000), features=FEATURE_BROTLI),
+            entry("plain", 400_000),
+        ],
+        named("golden v2"): [entry("golden packed", 2_000)],
+    }
+    some = PLAIN_FEATURES | FEATURE_SEGMENTS
+    having = [
+        Having(PI, frozenset({v1}), v1, features)
+        for features, devices in (
+            (PLAIN_FEATURES, 1),
+            (some, 2),
+            (some | FEATURE_LZMA, 3),
+            (PLAIN_FEATURES | FEATURE_BROTLI, 4),
+        )
+        for _ in range(devices)
+    ]
+    found = travel(v2, Library(shelf.read), offered, having)
+    fetched = {each.size_bytes: each.devices for each in found.payloads if each.file == model}
+    assert fetched == {400_000: 1, 9_000: 2, 8_000: 3, 300_000: 4}
+
+
+@pytest.mark.parametrize(
+    "said, features",
+    [
+        ((), PLAIN_FEATURES),
+        (("payload/1", "desired/9"), PLAIN_FEATURES),
+        (("payload/1", "payload-segments/1"), PLAIN_FEATURES | FEATURE_SEGMENTS),
+    ],
+)
+def test_what_a_device_can_decode_is_what_it_says(said, features):
+    state = ReportedState(1, "0.1", features=said)
+    assert having_of(Device("north-cam-1", "cam-1", state=state), "digits").features == features
+    assert having_of(Device("north-cam-1", "cam-1"), "digits").features == PLAIN_FEATURES
 
 
 def test_a_device_that_has_the_version_on_its_disk_receives_nothing(shelf):

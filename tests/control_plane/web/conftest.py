@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from control_plane.blobs import Blobs
+from control_plane.deltas import Deltas
 from control_plane.fleet.authority import Authority
 from control_plane.fleet.enrolment import Enrolment
 from control_plane.init import init_dev
@@ -192,13 +193,15 @@ def _parts(
         lambda: repository.roots()[1],
         dev=True,
     )
+    blobs = Blobs(settings.blobs)
     return Parts(
         settings=settings,
         store=store,
-        blobs=Blobs(settings.blobs),
+        blobs=blobs,
         repository=repository,
         enrolment=enrolment,
         work=work,
+        deltas=Deltas(store, blobs, settings, lambda: clock[0]),
         now_ms=lambda: clock[0],
         wake=lambda: wakes.append(None),
         health=lambda: health,

@@ -18,6 +18,8 @@ from control_plane.web.auth import PUBLIC, PUBLIC_BELOW
 from control_plane.web.bundles import incoming
 from control_plane.web.permissions import endpoints
 from protocol.enrolment import MAX_REQUEST, PATH, RENEW, TOKEN_LIFE_MS, decode_token
+from protocol.identifiers import digest_of
+from protocol.payload import PAYLOAD_PATH
 from tests.control_plane.web.conftest import Api
 
 
@@ -83,7 +85,7 @@ class Endless:
 
 def public_routes(app: FastAPI) -> list[tuple[str, str]]:
     return [
-        (method, each.path.replace("{code}", "OUT-A101"))
+        (method, each.path.replace("{code}", "OUT-A101").replace("{name}", digest_of(b"none")))
         for each in endpoints(app.routes)
         for method in each.methods
         if each.path in PUBLIC or each.path.startswith(PUBLIC_BELOW)
@@ -94,6 +96,8 @@ def test_no_public_route_takes_more_than_its_limit(api):
     app = create_app(api.parts)
     routes = public_routes(app)
     assert {path for _, path in routes} >= {PATH, RENEW}
+    for method in ("GET", "HEAD"):
+        assert (method, f"{PAYLOAD_PATH}{digest_of(b'none')}") in routes
     for method, path in [*routes, ("POST", "/v1/unknown"), ("POST", "/v1/fleets/north/bundles")]:
         endless = Endless(method, path, [(b"transfer-encoding", b"chunked")])
         endless.carry_out(app)

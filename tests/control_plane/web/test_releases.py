@@ -6,7 +6,7 @@ from protocol.reported import ModelState
 def test_a_pushed_bundle_is_a_draft_with_its_approvals_counted(api):
     bundle = api.bundle()
     operation = api.push(bundle).json()
-    assert (operation["state"], operation["unit"]) == ("succeeded", "files")
+    assert (operation["state"], operation["unit"]) == ("succeeded", "kB")
     assert operation["done"] == operation["total"] > 0
     assert operation["result"]["reference"] == "digits/v1"
     assert operation["result"]["payload_bytes"] > 0

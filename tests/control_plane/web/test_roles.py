@@ -21,6 +21,7 @@ from control_plane.web.permissions import endpoints
 from protocol.enrolment import PATH as ENROL
 from protocol.enrolment import RENEW
 from protocol.identifiers import digest_of
+from protocol.payload import PAYLOAD_PATH
 from tests.control_plane.web.conftest import Api
 
 PAGE = Path(__file__).parents[3] / "docs/reference/roles.md"
@@ -119,7 +120,7 @@ def test_without_a_valid_token_nothing_is_answered(api: Api, tokens, token, code
 def test_what_is_public_is_what_is_listed(api: Api):
     found = {path for _, path in of_the_application(api, "/")}
     public = {path for path in found if not path.startswith(FLEET)}
-    assert public <= {*PUBLIC, "/problems/{code}"}
+    assert public <= {*PUBLIC, "/problems/{code}", f"{PAYLOAD_PATH}{{name}}"}
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,14 @@ from protocol.bundle import Facts
 from protocol.errors import OutriderError
 from protocol.identifiers import digest_of
 from protocol.payload import (
+    FEATURE_PATCH,
     FEATURE_RAW,
     FEATURE_ZSTD,
     MAX_BLOCK,
     PLAIN_FEATURES,
     Header,
     Hint,
+    HintEntry,
     frame_count,
 )
 from protocol.plan import Local
@@ -47,6 +49,7 @@ from protocol.reported import ModelState, ReportedState
 from protocol.stick import Stick
 from tests.fakes.bundles import make_bundle
 from tests.fakes.fleet_trust import DEVICE, FLEET, TOPICS, Device, Fleet
+from tests.fakes.patching import patch
 
 MODEL = "toy"
 
@@ -275,6 +278,61 @@ def test_other_bytes_than_the_signed_ones_are_t103_though_every_digest_on_the_st
     assert error.code == "OUT-T103"
     assert "outrider export usb" in error.do
     assert not world.whole
+
+
+@pytest.fixture
+def update(world):
+    """The device has the version before, and the stick a delta from it besides."""
+    world.before = make_bundle(world.device.directory / "bundles", MODEL, "v0", weights_seed=5)
+    world.parts.abilities |= FEATURE_PATCH
+    member = world.bundle.variant.member("model")
+    base = (world.before.path / member.path).read_bytes()
+    delta = patch((world.bundle.path / member.path).read_bytes(), base)
+    name = digest_of(delta)
+    entry = HintEntry(name, len(delta), 1, FEATURE_PATCH, 10**6, digest_of(base))
+    full = world.payloads[member.path].entry
+    world.put(stick.hint(MODEL, member.digest), codec.encode(Hint((entry, full))))
+    world.put(stick.payload(name), delta)
+    world.delta, world.full = entry, full
+    return world
+
+
+def test_a_sticks_delta_installs(update):
+    update.stick.joinpath(*stick.payload(update.full.payload)).unlink()
+    update.install()
+    assert update.whole
+    directory = update.parts.disk.partial(update.bundle.digest)
+    assert {path.name for path in directory.iterdir()} == {
+        path.name for path in update.bundle.path.iterdir()
+    }
+
+
+def test_what_has_no_base_here_comes_whole_from_the_stick(update):
+    shutil.rmtree(update.before.path)
+    update.stick.joinpath(*stick.payload(update.delta.payload)).unlink()
+    update.install()
+    assert update.whole
+
+
+@pytest.mark.parametrize("damage", ["the base", "the delta", "cut"])
+def test_a_delta_that_does_not_become_the_file_costs_only_itself(update, damage):
+    place = update.stick.joinpath(*stick.payload(update.delta.payload))
+    if damage == "the base":
+        model = update.before.path / "model.onnx"
+        model.write_bytes(b"?" + model.read_bytes()[1:])
+    elif damage == "the delta":
+        place.write_bytes(place.read_bytes()[:-1] + b"?")
+    else:
+        place.write_bytes(place.read_bytes()[:-1])
+    update.install()
+    assert update.whole
+
+
+def test_a_device_that_cannot_decode_deltas_takes_the_whole(update):
+    update.parts.abilities = PLAIN_FEATURES
+    update.stick.joinpath(*stick.payload(update.delta.payload)).unlink()
+    update.install()
+    assert update.whole
 
 
 def test_a_stick_without_the_bundle_that_the_plan_names_is_t119(world):
