@@ -56,8 +56,8 @@ _DIRECTIONS: Final = 2
 """Parts of one degree of freedom each: location and spread."""
 _ALONG: Final = 0.5
 """Measured with 5,000 rows that are normal, Laplace or t, and healthy shifts of .2 deviations: at
-most 1 of 1000 devices stands out with it, 1 of 70 with 0, 1 of 300 with .3. With 1 a fault has to be
-larger: of sensors that are off by a whole deviation half as many are found."""
+most 1 of 1000 devices stands out with it, 1 of 70 with 0, 1 of 300 with .3. With 1 a fault has to
+be larger: of sensors that are off by a whole deviation half as many are found."""
 _HEALTHY: Final = (0.5, 9.0)
 """The most that location or spread of a healthy device comes to, by which it brings others along:
 per row (.7 standard deviations), or as so many times its scale, whichever is more. What is beyond
