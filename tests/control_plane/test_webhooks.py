@@ -151,7 +151,7 @@ def test_a_resolver_that_does_not_answer_is_left(secrets, monkeypatch):
         enough.wait()
         return []
 
-    monkeypatch.setattr(webhooks.socket, "getaddrinfo", hang)
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
     with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
         webhooks.resolve("hooks.example.com", 443, within_s=0.01)
     assert asked.wait(60)
