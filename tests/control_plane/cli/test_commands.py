@@ -50,6 +50,10 @@ def test_the_agreed_commands_are_there():
         *("keys generate", "keys online", "keys show"),
         *("trust init", "trust publish", "trust renew", "trust rotate", "trust sign"),
         "trust status",
+        *("profile build", "drift show", "drift explain", "drift budget"),
+        *("alarm list", "alarm show", "alarm acknowledge", "alarm snooze", "alarm resolve"),
+        *("webhook add", "webhook list", "webhook remove", "webhook test"),
+        *("webhook dead", "webhook retry"),
     }
 
 
