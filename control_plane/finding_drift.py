@@ -397,7 +397,7 @@ class Look:
         pool = others[:: max(1, len(others) // MOST_ASKED)][:MOST_ASKED] if asked else []
         tables = {device: self._lately(group, device) for device in (*asked, *pool)}
         known = {device: table for device, table in tables.items() if table}
-        compared = peers.compare(streams_of(group.profile), known, self._terms.peer_p)
+        compared = peers.compare(streams_of(group.profile), known, verdicts.APART_P)
         return frozenset(
             peer.device for peer in compared.found if peer.index in fired.get(peer.device, ())
         )

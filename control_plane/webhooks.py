@@ -29,6 +29,8 @@ from protocol.errors import InvalidRequest, Unavailable
 
 WHOLE_S: Final = 10.0
 """One try, from the first packet to the answer's status."""
+RESOLVED_S: Final = 5.0
+"""A name, to its addresses."""
 COMMAND_S: Final = 30.0
 MAX_ANSWER: Final = 4096
 """Bytes that are read of an answer's body."""
@@ -76,10 +78,27 @@ class Secrets:
         (self._folder / webhook).unlink(missing_ok=True)
 
 
-def resolve(host: str, port: int) -> list[str]:
-    """Every address of a name. Raises `OSError`."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
+def resolve(host: str, port: int, within_s: float = RESOLVED_S) -> list[str]:
+    """Every address of a name. Raises `OSError`, also if there is no answer in time."""
+    found: list[str] = []
+    failed: list[OSError] = []
+
+    def ask() -> None:
+        try:
+            known = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found.extend(str(address[0]) for *_, address in known)
+        except OSError as error:
+            failed.append(error)
+
+    # The resolver of the system takes no deadline: what it answers later is heard by nobody.
+    asking = threading.Thread(target=ask, name="resolve", daemon=True)
+    asking.start()
+    asking.join(within_s)
+    if failed:
+        raise failed[0]
+    if asking.is_alive():
+        raise TimeoutError(f"no answer within {within_s:g} s")
+    return found
 
 
 def check(url: str, *, private: bool, resolve: Resolve = resolve) -> Target:

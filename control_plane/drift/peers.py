@@ -14,6 +14,11 @@ a hundred devices with offsets of .2 deviations and 500 rows have .3 that stand 
 devices 4 of 100. So the statistic is also taken apart into location, spread and the rest, and each
 part is divided by its own scale; the larger p counts. Location and spread are tested by themselves
 as well.
+
+What differs in location by a healthy o differs in spread, in the rest, and in how much lies
+outside, by something like o squared: in a few devices by far more than the middle shows, and with
+thousands of rows each of them would stand out. So of each part only what the parts before it do not
+bring along counts.
 """
 
 from __future__ import annotations
@@ -47,6 +52,16 @@ _SMALL_DEVICE: Final = 0.1
 _MEDIAN: Final = 0.5
 _QUARTER: Final = 0.25
 _STEPS: Final = 50
+_DIRECTIONS: Final = 2
+"""Parts of one degree of freedom each: location and spread."""
+_ALONG: Final = 0.5
+"""Measured with 5,000 rows that are normal, Laplace or t, and healthy shifts of .2 deviations: at
+most 1 of 1000 devices stands out with it, 1 of 70 with 0, 1 of 300 with .3. With 1 a fault has to
+be larger: of sensors that are off by a whole deviation half as many are found."""
+_HEALTHY: Final = (0.5, 9.0)
+"""The most that location or spread of a healthy device comes to, by which it brings others along:
+per row (.7 standard deviations), or as so many times its scale, whichever is more. What is beyond
+is a fault, and its other parts count as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +199,8 @@ def _stream(
 ) -> tuple[Scale, list[Peer]]:
     rows = table.sum(axis=1)
     pooled = table.sum(axis=0)
-    statistic, main, scale = _against_peers(table, float(np.quantile(rows, _SMALL_DEVICE)))
-    outside = _outside_p(table[:, list(feature.outside)].sum(axis=1), rows, report / 2)
+    statistic, main, along, scale = _against_peers(table, float(np.quantile(rows, _SMALL_DEVICE)))
+    outside = _outside_p(table[:, list(feature.outside)].sum(axis=1), rows, along, report / 2)
     p = np.minimum(1.0, 2 * np.minimum(main, outside))
     return scale, [
         Peer(
@@ -211,22 +226,52 @@ def _directions(q: Array) -> Iterator[Array]:
         yield known[-1]
 
 
-def _against_peers(table: Array, small: float) -> tuple[Array, Array, Scale]:
-    """Statistics and p of all devices, and the scale that they have."""
-    parts, freedoms = partition(table, grouped(table.sum(axis=0), small))
-    first = int(np.argmax(parts.sum(axis=0)))
+def _against_peers(table: Array, small: float) -> tuple[Array, Array, Array, Scale]:
+    """Statistics and p of all devices, by how many standard errors location and spread may move
+    another share of theirs, and the scale that they have."""
+    every, freedoms = partition(table, grouped(table.sum(axis=0), small))
+    first = int(np.argmax(every.sum(axis=0)))
     rest = np.delete(table, first, axis=0)
     others, freedoms_there = partition(rest, grouped(rest.sum(axis=0), small))
-    # The one that stands out counts as the largest, whichever that is: quantiles stay unbiased.
-    fit = np.hstack([others, others.max(axis=1, keepdims=True)])
-    scale = fitted(np.append(others.sum(axis=0), others.sum(axis=0).max()), sum(freedoms_there))
-    by = [_inflation(each, freedom) for each, freedom in zip(fit, freedoms_there, strict=True)]
+    by = _inflations(others, freedoms_there)
+    others, along = _alone(others, _error(rest), by)
+    one, along_one = _alone(every[:, [first]], _error(table)[[first]], by)
+    by = _inflations(others, freedoms_there)
+    most = others.sum(axis=0)
+    scale = fitted(np.append(most, most.max()), sum(freedoms_there))
     p = np.insert(
         _tails(others, sum(freedoms_there), by, scale),
         first,
-        _tails(parts[:, [first]], sum(freedoms), by, scale),
+        _tails(one, sum(freedoms), by, scale),
     )
-    return np.insert(others.sum(axis=0), first, parts[:, first].sum()), p, scale
+    statistic = np.insert(most, first, one.sum())
+    return statistic, p, np.insert(along, first, along_one), scale
+
+
+def _error(table: Array) -> Array:
+    """Per device, the standard error of a difference from the others, of scores of variance 1."""
+    rows = table.sum(axis=1)
+    result: Array = np.sqrt(1 / rows + 1 / (rows.sum() - rows))
+    return result
+
+
+def _alone(parts: Array, error: Array, by: Sequence[float]) -> tuple[Array, Array]:
+    """Of each part what those before it do not bring along, and by how many standard errors
+    location and spread do. `by`: how much larger these are in healthy devices than by chance.
+
+    A shift by o standard deviations makes location about n o² and spread, the rest and what lies
+    outside about (c o² √n)², which is c² times location squared by n. c is .6 for the spread of
+    normal rows; `_ALONG` is a little less, as all of it also counts with the scales of its own.
+    """
+    along = np.zeros(len(error))
+    alone = []
+    for number, part in enumerate(parts):
+        alone.append(np.maximum(0.0, np.sqrt(part) - along) ** 2)
+        if number < _DIRECTIONS:
+            scale = by[number] if number < len(by) else 1.0
+            most = np.maximum(_HEALTHY[0] / error**2, _HEALTHY[1] * scale)
+            along = along + _ALONG * error * np.minimum(part, most)
+    return np.reshape(alone, parts.shape), along
 
 
 def _tails(parts: Array, df: int, by: Sequence[float], scale: Scale) -> Array:
@@ -245,6 +290,14 @@ def _tails(parts: Array, df: int, by: Sequence[float], scale: Scale) -> Array:
     tests = [whole, *(chdtrc(1, each) for each in scaled[:2] if df > 1)]
     result: Array = np.minimum(1.0, len(tests) * np.min(tests, axis=0))
     return result
+
+
+def _inflations(parts: Array, freedoms: Sequence[int]) -> list[float]:
+    """Of the devices' parts, without the one that stands out most.
+
+    It counts as the largest, whichever that is: quantiles stay unbiased."""
+    fit = np.hstack([parts, parts.max(axis=1, keepdims=True)])
+    return [_inflation(each, freedom) for each, freedom in zip(fit, freedoms, strict=True)]
 
 
 def _inflation(statistic: Array, df: int) -> float:
@@ -271,11 +324,12 @@ def _freedom(ratio: float, df: int) -> float:
     return (low + high) / 2
 
 
-def _outside_p(seen: Array, rows: Array, report: float) -> Array:
+def _outside_p(seen: Array, rows: Array, along: Array, report: float) -> Array:
     """p that a device has as few rows as that outside of the reference's range by chance.
 
-    Fisher's exact test, and not below what devices differ in that anyway. What is above `report`
-    is told as 1: only small p are worth their time.
+    Fisher's exact test, and not below what devices differ in that anyway, nor below what is left
+    of it without the standard errors `along` that location and spread bring with them. What is
+    above `report` is told as 1: only small p are worth their time.
     """
     result = np.ones(len(seen))
     total, of_all = rows.sum(), seen.sum()
@@ -292,7 +346,7 @@ def _outside_p(seen: Array, rows: Array, report: float) -> Array:
     others = (of_all - seen[rare]) / (total - rows[rare])
     share = of_all / total
     error = np.sqrt(share * (1 - share) * (1 / rows[rare] + 1 / (total - rows[rare])))
-    far = (seen[rare] / rows[rare] - others) / error
+    far = (seen[rare] / rows[rare] - others) / error - along[rare]
     result[rare] = np.maximum(exact, ndtr(-far / np.sqrt(_scatter(seen, rows))))
     return result
 

@@ -10,6 +10,10 @@ from control_plane.drift.words import Verdict
 
 COMPARABLE: Final = 12
 """From so many devices on, peers can say whether a device differs as all of them do."""
+APART_P: Final = 1e-3
+"""So unlikely are the last windows of a device whose detector fired beside its peers', if it is
+told of. No part of the budget, which its detector has kept already: of a thousand devices that
+differ from the reference only as all of them do, about one is told of all the same."""
 LEAST_PSI: Final = 0.02
 """So far a device has to be from its reference to be told of."""
 CLEAR_PSI: Final = 0.1

@@ -29,7 +29,8 @@ QUICK_FLEETS: Final = 10
 DEVICES: Final = 100
 SLOTS: Final = 3
 BLAMED_GOAL: Final = 0.3
-"""Healthy devices per 100."""
+"""Healthy devices per 100, with offsets of `GOAL_OFFSET`."""
+GOAL_OFFSET: Final = 0.2
 STUDY_P: Final = 1e-4
 """Of a single slot, whatever the budget."""
 WINDOWS: Final = 300
@@ -90,6 +91,7 @@ PEERS: Final = (
     Kind("offsets of 0.2 sd", 0.2),
     Kind("offsets of 0.3 sd", 0.3),
     Kind("offsets of 0.2 sd, 50 rows", 0.2, rows=50),
+    Kind("offsets of 0.2 sd, 5,000 rows", 0.2, rows=5000),
     Kind("offsets of 0.2 sd, 6 devices", 0.2, devices=6),
     Kind("one at +2 sd", 0.2, 1, 2.0),
     Kind("one with half the spread", 0.2, 1, spread=0.5),
@@ -197,7 +199,7 @@ def terms(streams: int) -> budget.Terms:
 def _peer_rows(fleets: int, rng: np.random.Generator) -> Iterator[Row]:
     for kind in PEERS:
         found = blamed(kind, fleets, rng)
-        goal = kind.what == "offsets of 0.2 sd"
+        goal = kind.offset == GOAL_OFFSET and not kind.broken and kind.devices == DEVICES
         per_100 = 100 * found.healthy / found.of_healthy
         yield Row(
             f"healthy devices blamed, {kind.what}",
@@ -274,7 +276,7 @@ def alone(kind: Kind, fleets: int, rng: np.random.Generator) -> Alone:
                 hits[name].append(p.get(name, 1.0) < agreed.peer_p)
         days = windows[:, -DAY:].sum(axis=1).tolist()
         lately = {name: (tuple(day),) for name, day in zip(names, days, strict=True)}
-        unlike = peers.compare([fleet.feature], lately, agreed.peer_p).found
+        unlike = peers.compare([fleet.feature], lately, verdicts.APART_P).found
         apart = {peer.device for peer in unlike}
         for number, name in enumerate(names):
             word = verdicts.of_device(

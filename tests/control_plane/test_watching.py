@@ -1,12 +1,12 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from control_plane.drift import record
 from control_plane.drift.alarms import RUNS_NO_MORE, WATCH, resolve, snooze
 from control_plane.store import Store
-from control_plane.watched_fleet import fleet_terms
 from tests.fakes.watched import HOUR_MS, WatchedFleet
 
 BURN_IN_H = 62
@@ -280,6 +280,31 @@ def test_a_few_devices_without_peers_are_told_by_their_own_detectors(store):
     assert replayed(fleet, alarm).same
 
 
+def test_what_all_devices_differ_by_is_no_alarm_of_any_of_them(store):
+    """Their detectors fire, as they should: each is for good a little off its reference."""
+    fleet = WatchedFleet(store)
+    fleet.usual[:] = 0
+    fleet.usual[:, 0] = np.linspace(-0.3, 0.3, fleet.many)
+    fleet.hour(66)
+    threshold = fleet.terms().ln_threshold
+    ends = [fleet.newest(name).body for name in ("cam-0", "cam-15")]
+    assert all(dict(body.evidence)[0] / 10 > threshold for body in ends)
+    assert fleet.alarms == []
+
+
+def test_a_device_that_its_peers_do_not_resemble_is_told_by_its_detector(store):
+    """Too little for a single hour beside the others, and plain in a day."""
+    fleet = WatchedFleet(store, rows=50)
+    fleet.hour(BURN_IN_H)
+    fleet.shifted["cam-15"] = (0.35, 0, 0)
+    fleet.hour(28)
+    alarm = opened(fleet)
+    assert (alarm.verdict, alarm.subject, alarm.kind) == (
+        "device drifted", "north-cam-15", "detector",
+    )  # fmt: skip
+    assert replayed(fleet, alarm).same
+
+
 def test_what_a_device_claims_without_counts_that_show_it_opens_nothing(store):
     fleet = WatchedFleet(store, many=2)
     fleet.hour(3)
@@ -304,12 +329,8 @@ def test_alarms_go_on_after_a_restart(store):
 def test_thresholds_follow_from_what_runs(store):
     fleet = WatchedFleet(store, many=4)
 
-    def terms():
-        known = {fleet.digest: fleet.profile}
-        return fleet_terms(store, known.get, fleet.clock[0], slot_s=3600.0, day_s=86_400.0)
-
-    assert (terms().streams, terms().starts) == (12, 12)
+    assert (fleet.terms().streams, fleet.terms().starts) == (12, 12)
     fleet.push("v2")
-    assert (terms().streams, terms().starts) == (12, 24)
+    assert (fleet.terms().streams, fleet.terms().starts) == (12, 24)
     store.drift.set_terms(10.0, None, fleet.clock[0])
-    assert terms().per_year == 10.0
+    assert fleet.terms().per_year == 10.0

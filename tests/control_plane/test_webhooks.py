@@ -143,6 +143,21 @@ def test_a_name_that_does_not_resolve_is_said(secrets):
     assert "Name or service not known" in sent(secrets, "https://a.example/", resolve).why
 
 
+def test_a_resolver_that_does_not_answer_is_left(secrets, monkeypatch):
+    asked, enough = threading.Event(), threading.Event()
+
+    def hang(*_args, **_more):
+        asked.set()
+        enough.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
+        webhooks.resolve("hooks.example.com", 443, within_s=0.01)
+    assert asked.wait(60)
+    enough.set()
+
+
 def test_a_notice_that_is_too_large_is_not_sent(secrets, receiver):
     assert sent(secrets, receiver.url, body=b"x" * (256 * 1024 + 1)).why == "it has 262,145 bytes"
     assert receiver.took == []

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from control_plane.drift.budget import Terms
 from control_plane.store import Store
 from control_plane.store.bundles import BundleRow, ManifestRow
+from control_plane.store.drift_rows import DriftRow
+from control_plane.watched_fleet import fleet_terms
 from control_plane.watching import Watch
 from protocol import edetector
 from protocol.codec import encode
@@ -76,6 +79,11 @@ class WatchedFleet:
         """As after a restart of the control plane."""
         known: Mapping[str, Profile] = {self.digest: self.profile}
         return Watch(self.store, known.get, lambda: self.clock[0], slot_s=3600.0, day_s=86_400.0)
+
+    def terms(self) -> Terms:
+        """The thresholds that hold now."""
+        known: Mapping[str, Profile] = {self.digest: self.profile}
+        return fleet_terms(self.store, known.get, self.clock[0], slot_s=3600.0, day_s=86_400.0)
 
     def push(self, version: str, *, same: bool = False) -> str:
         """`same`: its only variant is that of v1."""
@@ -153,6 +161,10 @@ class WatchedFleet:
             (each.verdict, each.subject, each.state)
             for each in sorted(every, key=lambda alarm: alarm.number)
         ]
+
+    def newest(self, name: str) -> DriftRow:
+        """The last window of a device."""
+        return list(self.store.drift.of_device(self.id(name), self.manifest, self.digest))[-1]
 
     def events(self) -> list[str]:
         return [each.type for each in self.store.events.after(0, ["alarms"])]

@@ -1,13 +1,16 @@
-"""A fleet in which something was found: two sensors are broken, one device has drifted."""
+"""Fleets in which something was found: broken sensors and a drifted device; a drifted site."""
 
 from __future__ import annotations
 
 from control_plane.drift.alarms import Alarm, snooze
 from control_plane.drift.findings import FoundFeature
 from control_plane.store.webhooks import Hook
+from protocol.codec import encode
 from protocol.identifiers import digest_of
 from protocol.reported import ModelState
-from tests.control_plane.web.conftest import Api
+from protocol.telemetry import DriftWindow, Record, stream_name
+from tests.control_plane.web.conftest import NOW_MS, Api
+from tests.fakes.bundles import BundleOnDisk
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -73,3 +76,32 @@ def alarming(api: Api) -> None:
     (notice,) = api.store.webhooks.due(api.clock[0], 1)
     api.store.webhooks.failed(notice.id, "it answered 503", None, api.clock[0])
     api.clock[0] += 2 * HOUR_MS
+
+
+def drifting(api: Api) -> None:
+    """Everything that one of three sites sees is in one slot; a third has hardly counted."""
+    bundle = api.approved("v2")
+    for number in range(14):
+        name, site = f"cam-{number:04}", "york" if number > 11 else ("leeds", "hull")[number % 2]
+        api.enrol(name, site=site)
+        api.report(name, digits=ModelState(serving=bundle.digest))
+        inputs(api, name, bundle, 20 if site == "york" else 600, 4 if site == "hull" else None)
+
+
+def inputs(
+    api: Api,
+    device: str,
+    bundle: BundleOnDisk,
+    rows: int,
+    slot: int | None = None,
+    at_ms: int = NOW_MS - HOUR_MS,
+) -> None:
+    """A window of rows like the reference, or all of them in one slot of each feature."""
+    features = bundle.profile.features
+    spread = tuple(tuple(count * rows // 600 for count in f.counts) for f in features)
+    single = tuple(tuple(rows * (n == slot) for n in range(len(f.counts))) for f in features)
+    counts = spread if slot is None else single
+    body = DriftWindow(bundle.manifest, bundle.profile_digest, rows, counts)
+    stream = stream_name("drift", bundle.manifest, bundle.profile_digest)
+    record = Record(at_ms, stream, 0, 0, rows, {}, t0=at_ms - HOUR_MS, t1=at_ms)
+    api.store.records.ingest(f"north-{device}", [(record, encode(body).decode())])

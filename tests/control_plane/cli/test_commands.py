@@ -51,10 +51,10 @@ def test_the_agreed_commands_are_there():
         *("keys generate", "keys online", "keys show"),
         *("trust init", "trust publish", "trust renew", "trust rotate", "trust sign"),
         "trust status",
-        *("alarm acknowledge", "alarm list", "alarm resolve", "alarm show", "alarm snooze"),
-        *("drift budget", "drift explain", "drift show", "profile build"),
-        *("webhook add", "webhook dead", "webhook list", "webhook remove", "webhook retry"),
-        "webhook test",
+        *("profile build", "drift show", "drift explain", "drift budget"),
+        *("alarm list", "alarm show", "alarm acknowledge", "alarm snooze", "alarm resolve"),
+        *("webhook add", "webhook list", "webhook remove", "webhook test"),
+        *("webhook dead", "webhook retry"),
     }
 
 

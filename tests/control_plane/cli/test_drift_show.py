@@ -5,11 +5,8 @@ import json
 import pytest
 
 from control_plane.cli import drift_showing
-from protocol.codec import encode
-from protocol.telemetry import DriftWindow, Record, stream_name
+from tests.control_plane.cli.drift_scenes import HOUR_MS, inputs
 from tests.control_plane.web.conftest import NOW_MS
-
-HOUR_MS = 3_600_000
 
 
 def item(**more):
@@ -84,17 +81,6 @@ def test_below_the_table_stands_what_has_no_room_in_it():
         "site=b: 1 window of other bins left out",
         "alarms: alarm-9, alarm-10",
     ]
-
-
-def inputs(api, device, bundle, rows, slot, at_ms=NOW_MS - HOUR_MS):
-    features = bundle.profile.features
-    spread = tuple(tuple(count * rows // 600 for count in f.counts) for f in features)
-    single = tuple(tuple(rows * (n == slot) for n in range(len(f.counts))) for f in features)
-    counts = spread if slot is None else single
-    body = DriftWindow(bundle.manifest, bundle.profile_digest, rows, counts)
-    stream = stream_name("drift", bundle.manifest, bundle.profile_digest)
-    record = Record(at_ms, stream, 0, 0, rows, {}, t0=at_ms - HOUR_MS, t1=at_ms)
-    api.store.records.ingest(f"north-{device}", [(record, encode(body).decode())])
 
 
 def test_cohorts_are_a_table_in_80_columns(api, outrider):

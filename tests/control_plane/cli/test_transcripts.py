@@ -20,7 +20,7 @@ from protocol.bundle import Needs
 from protocol.identifiers import digest_of
 from protocol.members import Card
 from tests.control_plane.cli.conftest import healthy, rolled_back
-from tests.control_plane.cli.drift_scenes import alarming
+from tests.control_plane.cli.drift_scenes import alarming, drifting
 from tests.control_plane.cli.rollout_scenes import FleetOfTwelve, planning, without_chance
 from tests.control_plane.web.conftest import Api
 from tests.fakes.command_line import Command, masked, transcript
@@ -136,6 +136,7 @@ SCENES: dict[str, Callable[[Api], object]] = {
     "alarms": alarming,
     "approving": versions,
     "devices": devices,
+    "drift": drifting,
     "rollouts": devices,
     "rollout-plan": planning,
     "rollout-waves": FleetOfTwelve,

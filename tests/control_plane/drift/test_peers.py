@@ -97,11 +97,13 @@ def test_without_differences_small_p_are_at_most_as_frequent_as_they_say():
         assert count <= stats.binom.isf(1e-6, fleets * size, level)
 
 
-def test_benign_offsets_of_a_fifth_deviation_blame_at_most_3_of_1000_devices():
+@pytest.mark.parametrize("rows", [500, 5000])
+def test_benign_offsets_of_a_fifth_deviation_blame_at_most_3_of_1000_devices(rows):
+    """However many rows show what offsets bring with them."""
     rng = np.random.default_rng(7)
     fleets, size = 40, 100
     count = sum(
-        len(blamed(peers.compare((TEMPERATURE,), fleet(devices(rng, 500, offsets)))))
+        len(blamed(peers.compare((TEMPERATURE,), fleet(devices(rng, rows, offsets)))))
         for offsets in rng.normal(size=(fleets, size)) * 0.2
     )
     assert count <= 0.003 * fleets * size
