@@ -128,7 +128,7 @@ _ROWS: Final = (
     (
         "OUT-A211",
         "renewal_refused",
-        "certificate renewal refused",
+        "a device's proof is refused",
         4,
         403,
         "enrol anew with a token: outrider device enrol-token",

@@ -27,7 +27,8 @@ def listen(host: str, port: int) -> Listener:
     Raises `Unavailable` (OUT-N106).
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = Listener(family, socket.SOCK_STREAM)
+    # Named, since asyncio sends small answers at once only where it can see that it is TCP.
+    listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
