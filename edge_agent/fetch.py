@@ -37,7 +37,7 @@ from edge_agent.contents import (
 )
 from edge_agent.download import Download, Gone
 from edge_agent.job import Job
-from edge_agent.members import become, resume, survey
+from edge_agent.members import DECODER_ENDED, become, resume, survey
 from edge_agent.partial import Partial
 from edge_agent.patience import Patience
 from edge_agent.siblings import link_equals
@@ -58,7 +58,6 @@ from protocol.topics import Topics
 MOST_DEATHS: Final = 3
 """Times that decoding is cut short before the payload is thought to be the reason."""
 BASE_MISSING: Final = "OUT-F104"
-DECODER_ENDED: Final = "OUT-F109"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -5,9 +5,11 @@ All of it hashes or decodes, so a fetch has it done on a thread of its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from edge_agent.contents import forget_hint
 from edge_agent.decode import decode
@@ -17,6 +19,10 @@ from protocol.bundle import Member
 from protocol.errors import OutriderError, PeerError, TrustError, Unavailable
 from protocol.identifiers import Digest
 from protocol.payload import HintEntry
+
+log = logging.getLogger(__name__)
+
+DECODER_ENDED: Final = "OUT-F109"
 
 
 def survey(
@@ -43,12 +49,17 @@ def become(
     partial: Partial, directory: Path, member: Member, base: Digest | None, stopping: Stopping
 ) -> OutriderError | None:
     """Decode a payload that is complete, and put away what it took. None, or why it did not become
-    the member. Raises `OSError`."""
+    the member: OUT-F109 if that may be otherwise another time. Raises `OSError`."""
     held = None if base is None else directory / f"{BASE_PREFIX}{base}"
     target = directory / member.path
     try:
         decode(partial.path, target, member.digest, member.size, held, stopping=stopping)
-    except (PeerError, TrustError, Unavailable) as error:
+    except Unavailable as error:
+        return error
+    except (PeerError, TrustError) as error:
+        if partial.damaged():
+            return Unavailable(DECODER_ENDED, f"it was damaged on the disk: {error.why}")
+        log.warning("payload %s is refused: %s %s", partial.path.name, error.code, error.why)
         return error
     partial.discard()
     forget_hint(directory, member)

@@ -69,6 +69,11 @@ class Partial:
                 have[number] = frame_digest(frame) == wanted
         return have
 
+    def damaged(self) -> bool:
+        """Whether a frame of what was complete is not what it was."""
+        digests = self.load_lists()
+        return digests is None or not all(self.present(digests))
+
     def write(self, number: int, frame: bytes) -> None:
         """Put a checked frame in its place; a gap before it stays a hole."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)

@@ -2,7 +2,9 @@
 
 Equal columns are copied, and the copies grow into the bytes around them as far as those are
 equal too; columns of numbers start from the column of the base that matches them; what is left
-is plain. Long because parts, gaps and limits are decided together.
+is plain.
+
+Long because parts, gaps and limits are decided together.
 """
 
 from __future__ import annotations

@@ -113,13 +113,14 @@ class _Column:
         space = self.sources.space(part.ensemble or 0)
         if part.base is None or len(part.base.values) > MAX_VALUES:
             return own, None, space
-        features = None
-        if source.features is not None:
-            other = self.layout.base_ensembles[part.base_ensemble or 0]
-            if part.base_ensemble is None or other.features is None:
-                return own, None, space
-            features = other.features.values
-        return own, _branches(part.base.values, source.base_leaves, features), space
+        if source.features is None:
+            # A set that is not per feature has the zeros of the base's leaves as well.
+            return own, Known(part.base.values), space
+        other = self.layout.base_ensembles[part.base_ensemble or 0]
+        if part.base_ensemble is None or other.features is None:
+            return own, None, space
+        base = _branches(part.base.values, source.base_leaves, other.features.values)
+        return own, base, space
 
     def _set(self, proposal: Proposal) -> ops.Set:
         part = self.part

@@ -71,5 +71,5 @@ def _numbers(told: bytes) -> list[int]:
 
 
 def _brotli(data: bytes) -> bytes:
-    packed: bytes = brotli.compress(data, quality=QUALITY, lgwin=WINDOW_LOG)
+    packed: bytes = brotli.compress(data, quality=QUALITY, lgwin=WINDOW_LOG, lgblock=WINDOW_LOG)
     return packed

@@ -178,7 +178,8 @@ def main(arguments: Sequence[str] | None = None, build: Path = BUILD) -> int:
             runs.append(run)
             print(_progress(run), file=sys.stderr, flush=True)
         results = [run.result for run in runs]
-        rows = [*table.rows(results, {tool.name: tool.version for tool in tools}), *rows]
+        versions = {tool.name: tool.version for tool in tools}
+        rows = [*table.rows(results, versions, whole=len(cases) == len(CASES)), *rows]
         quick = given.quick or given.no_huge or given.small
         rows += cost_rows(runs, work, 0 if quick else decoding.HUGE_TENSORS)
     encoding = sum(run.encoding for run in runs)

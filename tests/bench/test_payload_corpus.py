@@ -249,6 +249,13 @@ def test_goals_are_of_updates_and_of_first_installs():
     assert rows["updates, a alone"].ours == pytest.approx(math.sqrt(0.97 * 2))
 
 
+def test_means_of_some_cases_have_no_goal():
+    results = [Result(UPDATE, 1000, 100, "segments", {"a": 110})]
+    for whole, ok in ((True, False), (False, None)):
+        rows = {row.what: row for row in table.rows(results, {"a": "1"}, whole=whole)}
+        assert rows["updates, mean"].ok is ok
+
+
 def test_without_a_peer_there_is_no_mean():
     rows = list(table.rows([Result(UPDATE, 1000, 100, "segments", {})], {}))
     assert [row.what for row in rows] == ["u an update"]

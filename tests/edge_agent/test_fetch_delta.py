@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -184,6 +185,26 @@ def test_decoding_that_is_cut_short_is_tried_again_and_not_for_ever(update, monk
     update.world.device.until(update.world.whole, turns=2000)
     assert len(tries) == fetch.MOST_DEATHS
     assert update.asked(update.delta) == update.delta.frames + 1, "one list, and no frame twice"
+
+
+def test_a_payload_that_the_disk_has_damaged_is_no_bad_one(update, monkeypatch):
+    """Fetched again is what is wrong, and nothing else."""
+    tries = []
+
+    def damaging(payload: Path, *rest: object, **more: object) -> None:
+        if update.delta.payload in payload.name:
+            tries.append(payload)
+            if len(tries) == 1:
+                with payload.open("r+b") as file:
+                    file.seek(-1, os.SEEK_END)
+                    file.write(b"?")
+        decode(payload, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(members, "decode", damaging)
+    update.world.finish()
+    assert (len(tries), update.asked(update.full)) == (2, 0)
+    assert update.counters == {"OUT-F109": 1}
+    assert not list(update.here.glob(".x-*"))
 
 
 def test_a_delta_that_fits_the_budget_is_taken_where_the_full_one_does_not(update):

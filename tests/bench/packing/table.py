@@ -51,8 +51,11 @@ def mean(results: Sequence[Result]) -> float | None:
     return math.exp(math.fsum(logs) / len(logs)) if logs else None
 
 
-def rows(results: Sequence[Result], peers: Mapping[str, str]) -> Iterator[Row]:
-    """`peers`: version by name, empty for one that is not here."""
+def rows(
+    results: Sequence[Result], peers: Mapping[str, str], *, whole: bool = True
+) -> Iterator[Row]:
+    """`peers`: version by name, empty for one that is not here. Means have goals where the `whole`
+    corpus was asked for."""
     for result in results:
         case, times = result.case, result.times
         name, size = result.best or ("no other was run", None)
@@ -62,19 +65,22 @@ def rows(results: Sequence[Result], peers: Mapping[str, str]) -> Iterator[Row]:
         yield Row(f"{case.name} {case.what}", result.ours, UNIT, size, against, goal, ok)
     updates = [each for each in results if each.case.is_update]
     first = [each for each in results if not each.case.is_update]
-    yield from _of_all("updates", updates, UPDATES_GOAL)
-    yield from _of_all("first installs", first, FIRST_GOAL)
+    yield from _of_all("updates", updates, UPDATES_GOAL if whole else None)
+    yield from _of_all("first installs", first, FIRST_GOAL if whole else None)
     for name, version in peers.items():
         if not version:
             yield Row(f"{name} is not on this machine", None, "not run")
 
 
-def _of_all(what: str, results: Sequence[Result], goal: float) -> Iterator[Row]:
+def _of_all(what: str, results: Sequence[Result], goal: float | None) -> Iterator[Row]:
     found = mean(results)
     if found is None:
         return
     unit = f"best other / ours, {len(results)} cases"
-    yield Row(f"{what}, mean", found, unit, goal=f"at least {goal:.2f}", ok=found >= goal)
+    if goal is None:
+        yield Row(f"{what}, mean", found, unit)
+    else:
+        yield Row(f"{what}, mean", found, unit, goal=f"at least {goal:.2f}", ok=found >= goal)
     worst = min((each for each in results if each.times is not None), key=_times)
     yield Row(f"{what}, worst", worst.times, f"best other / ours, {worst.case.name}")
     for name in sorted({name for each in results for name in each.others}):

@@ -102,6 +102,16 @@ def test_thresholds_that_come_again_are_told_as_ranks_in_a_set():
     assert decoded(on_base, target, base) == target
 
 
+def test_a_set_of_features_that_nobody_keeps_has_the_zeros_of_the_base_s_leaves():
+    trees = onnx.some_trees(6, 31, depth=4)
+    base, target = (onnx.forest(trees, each, features=1) for each in (2, 1))
+    body = written(target, base)
+    (told,) = table_of(body, target, base).sets
+    assert told.ensemble is None
+    assert told.base is not None
+    assert decoded(body, target, base) == target
+
+
 def test_leaf_values_of_pure_leaves_are_grouped():
     target = onnx.sklearn_forest(10)
     assert [each for each in tree_columns(written(target), target) if each.grouped]
