@@ -5,7 +5,7 @@ Written with `onnx` where it writes what a test needs, and field by field where 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -215,7 +215,7 @@ def forest(
     breadth_first: bool = False,
     first_tree: int = 0,
     output: str = "label",
-    change: dict[str, tuple[int, int]] | None = None,
+    change: Mapping[str, tuple[int, object]] | None = None,
 ) -> bytes:
     """A TreeEnsembleClassifier, written by onnx. `change` sets one number of an attribute."""
     rng = np.random.default_rng(seed)

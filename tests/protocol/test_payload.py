@@ -61,7 +61,8 @@ def test_lists_that_do_not_give_the_payload_are_refused(spoil):
     st.sampled_from([(payload.FEATURE_ZSTD, None), (payload.FEATURE_PATCH, DIGEST)]),
 )
 def test_a_header_survives_the_wire(size, encoding):
-    header = Header(*encoding, DIGEST, size, payload.MAX_BLOCK)
+    features, base = encoding
+    header = Header(features, base, DIGEST, size, payload.MAX_BLOCK)
     assert Header.unpack(header.pack() + b"rest") == (header, payload.HEADER_SIZE)
 
 

@@ -37,24 +37,21 @@ EVERY = list(every_command())
 def test_the_agreed_commands_are_there():
     assert {" ".join(words) for words in EVERY} == {
         *("init", "serve", "up", "demo", "explain"),
-        *("model build", "model push", "model approve", "model list", "model show"),
-        "model encode",
+        *(f"model {what}" for what in ("build", "push", "encode", "approve", "list", "show")),
         *("model reject", "model revoke", "model withdraw", "model deny", "model undeny"),
         *("rollout plan", "rollout start", "rollout status", "rollout explain"),
-        *("rollout promote", "rollout approve", "rollout pause", "rollout resume"),
-        *("rollout abort", "rollout retry", "rollout return"),
+        *(f"rollout {what}" for what in ("promote", "approve", "pause", "resume", "abort")),
+        *("rollout retry", "rollout return"),
         *("device enrol-token", "device list", "device show"),
         *("device pin", "device unpin", "device allow", "device set", "device import-records"),
         *("device retire", "device replace", "device sign-request", "broker config"),
         *("auth create", "auth list", "auth login", "auth logout", "auth revoke", "auth whoami"),
         *("audit export", "audit list", "audit verify", "export usb"),
         *("keys generate", "keys online", "keys show"),
-        *("trust init", "trust publish", "trust renew", "trust rotate", "trust sign"),
-        "trust status",
+        *(f"trust {what}" for what in ("init", "publish", "renew", "rotate", "sign", "status")),
         *("profile build", "drift show", "drift explain", "drift budget"),
-        *("alarm list", "alarm show", "alarm acknowledge", "alarm snooze", "alarm resolve"),
-        *("webhook add", "webhook list", "webhook remove", "webhook test"),
-        *("webhook dead", "webhook retry"),
+        *(f"alarm {what}" for what in ("list", "show", "acknowledge", "snooze", "resolve")),
+        *(f"webhook {what}" for what in ("add", "dead", "list", "remove", "retry", "test")),
     }
 
 

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coding import elements, forms
-from control_plane.encode.columns import column, part, renamed
+from control_plane.encode import columns
+from control_plane.encode.columns import part, renamed
 from control_plane.encode.segments import Segment, find
+from tests.control_plane.encode.sure import column
 from tests.fakes import onnx_files
 from tests.fakes.onnx_files import attribute, inside, node, tensor, varint
 
@@ -52,7 +54,7 @@ def test_more_strings_than_a_column_may_name_make_it_opaque():
 
 @pytest.mark.parametrize("start, end", [(50, 101), (-1, 20), (40, 40), (60, 20)])
 def test_a_segment_outside_of_its_file_is_no_column(start, end):
-    assert column(bytes(100), segment(forms.BYTES, start=start, end=end)) is None
+    assert columns.column(bytes(100), segment(forms.BYTES, start=start, end=end)) is None
 
 
 def test_columns_are_read_from_a_mapped_file_at_odd_places(tmp_path):

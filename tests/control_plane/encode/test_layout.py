@@ -46,6 +46,7 @@ def rebuilt(layout: Layout, target: bytes, base: bytes | None) -> bytes:
         if isinstance(part, Plain):
             out.append(target[part.start : part.end])
         elif isinstance(part, Same):
+            assert base is not None
             out.append(base[part.base_start : part.base_start + part.end - part.start])
         else:
             out.append(written(part.read, values_of(layout, part)))
@@ -142,6 +143,7 @@ def test_a_file_that_shifted_by_18_bytes_still_matches():
     layout = laid_out(target, base)
     (numbers,) = (part for part in layout.parts if isinstance(part, Numbers))
     assert numbers.base_same_count
+    assert numbers.base is not None
     assert numbers.start - numbers.base.start == 18
     assert sum(isinstance(part, Same) for part in layout.parts) == 2
 
@@ -257,4 +259,5 @@ def test_strings_are_told_by_the_names_of_both_files():
 
     layout = laid_out(model(b"b", b"c"), model(b"a", b"b"))
     (part,) = (part for part in layout.parts if isinstance(part, Numbers))
+    assert part.base is not None
     assert part.read.names == part.base.names == (b"a", b"b", b"c")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from coding import decoding
 from control_plane.encode import making
 from control_plane.encode.encoded import reopen
 from control_plane.encode.making import Ability, File, make
@@ -53,13 +55,13 @@ def file(tmp_path, data, role="model", **more):
 
 
 def made(tmp_path, target, base=None, abilities=(EVERYTHING,), **more):
-    more = {"effort": QUICK, "workers": 1} | more
+    said: dict[str, Any] = {"effort": QUICK, "workers": 1, **more}
     return make(
         file(tmp_path, target),
         None if base is None else file(tmp_path, base),
         frozenset(abilities),
         tmp_path / "payloads",
-        **more,
+        **said,
     )
 
 
@@ -115,20 +117,20 @@ def test_a_payload_never_names_a_feature_that_it_does_not_use(tmp_path):
             header, _ = Header.unpack(body)
             fewer = replace(header, features=FEATURE_SEGMENTS)
             with pytest.raises(PeerError):
-                list(making.decoding.blocks(io.BytesIO(body[HEADER_SIZE:]), fewer, None))
+                list(decoding.blocks(io.BytesIO(body[HEADER_SIZE:]), fewer, None))
     assert FEATURE_SEGMENTS | FEATURE_LZMA in used
 
 
 def test_what_does_not_decode_to_its_file_is_never_returned_and_logged(
     tmp_path, monkeypatch, caplog
 ):
-    honest = making.decoding.blocks
+    honest = decoding.blocks
 
     def lying(source, header, base):
         for block in honest(source, header, base):
             yield bytes([block[0] ^ 1]) + block[1:] if header.features != FEATURE_ZSTD else block
 
-    monkeypatch.setattr(making.decoding, "blocks", lying)
+    monkeypatch.setattr(decoding, "blocks", lying)
     text = b"one line like the other\n" * 300
     with caplog.at_level(logging.ERROR):
         (one,) = made(tmp_path, text)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.encode.columns import column
 from control_plane.encode.matching import NONE, Match, match
-from control_plane.encode.segments import find
+from control_plane.encode.segments import Key, find
+from tests.control_plane.encode.sure import column
 from tests.fakes import onnx_files
 from tests.fakes.onnx_files import some_floats, trained_on
 
@@ -80,7 +80,7 @@ def test_columns_of_a_node_under_another_key_are_told():
     read = [column(target, segment) for segment in find(target)]
     other = [column(base, segment) for segment in find(base)]
     operator = "TreeEnsembleClassifier"
-    nodes = {("N", operator, "new"): ("N", operator, "old")}
+    nodes: dict[Key, Key] = {("N", operator, "new"): ("N", operator, "old")}
     assert [each.base for each in match(read, other, nodes)] == list(range(len(read)))
 
 

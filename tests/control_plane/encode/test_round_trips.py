@@ -64,7 +64,8 @@ def updates(draw):
     return target, segments.find(target), base, segments.find(base)
 
 
-def payload(target, found, base, base_found, effort):
+def payload(update, effort):
+    target, found, base, base_found = update
     body = io.BytesIO()
     layout = lay_out(target, found, base, base_found)
     container.write(target, base, layout, body, effort, lambda _: None, workers=1)
@@ -78,7 +79,7 @@ def payload(target, found, base, base_found, effort):
 @given(updates(), st.sampled_from([QUICK, ROOMY]), st.data())
 def test_a_file_comes_back_whole_and_from_wherever_decoding_was_cut_off(update, effort, data):
     target = update[0]
-    header, body, base = payload(*update, effort)
+    header, body, base = payload(update, effort)
     assert b"".join(decoding.blocks(io.BytesIO(body), header, base)) == target
     written = data.draw(st.integers(0, len(target)))
     at, rest = decoding.resume(io.BytesIO(body), header, base, written)
@@ -90,7 +91,7 @@ def test_a_file_comes_back_whole_and_from_wherever_decoding_was_cut_off(update, 
 @given(updates(), st.data())
 def test_a_payload_that_is_cut_off_is_refused_and_gives_nothing_wrong(update, data):
     target = update[0]
-    header, body, base = payload(*update, QUICK)
+    header, body, base = payload(update, QUICK)
     cut = body[: data.draw(st.integers(0, len(body) - 1))]
     found = bytearray()
     with pytest.raises(PeerError):

@@ -10,7 +10,7 @@ from coding.elements import ELEMENTS, F32, I8, I64
 from coding.methods import DIFF, ONE_OF, PAIRS, PLAIN, RANKS, SAME, SPARSE, STEPS, VALUES, Context
 from coding.sets import ValueSet
 from coding.streams import LZMA_BELOW
-from control_plane.encode import search
+from control_plane.encode import search, transforms
 from control_plane.encode.search import Choice, Effort, Trial, best, choices, promising, trial
 from control_plane.encode.transforms import encode
 
@@ -56,7 +56,7 @@ def test_few_differences_are_listed_and_many_are_not():
 
 def test_where_few_differ_no_look_decides_between_the_ways_to_list_them(monkeypatch):
     asked = set()
-    honest = search.encode
+    honest = transforms.encode
 
     def noting(method, x, context, packer, window=None):
         if packer.level == 19:
@@ -113,7 +113,7 @@ def test_only_what_applies_is_a_choice():
 
 def test_a_large_block_gets_all_effort_only_for_what_came_near(monkeypatch):
     asked = []
-    honest = search.encode
+    honest = transforms.encode
 
     def noting(method, x, context, packer, window=None):
         asked.append((method, packer.level))

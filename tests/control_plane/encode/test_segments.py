@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
 from coding import elements, forms
-from control_plane.encode.columns import column
 from control_plane.encode.segments import LEAST, TENSOR_ELEMENTS, find, find_external
+from tests.control_plane.encode.sure import column
 from tests.fakes import onnx_files
 from tests.fakes.onnx_files import attribute, inside, node, tensor, varint
 
