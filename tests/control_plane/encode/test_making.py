@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coding import decoding
-from control_plane.encode import making
 from control_plane.encode.encoded import reopen
 from control_plane.encode.making import Ability, File, make
 from control_plane.encode.search import Effort
