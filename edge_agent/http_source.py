@@ -271,10 +271,7 @@ class _Session:
         kept = socket.create_connection((host, port), timeout=min(CONNECT_S, self._timeout_s))
         # Behind a handshake a request would wait for the other end's ACK.
         kept.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with self._changed:
-            self._socket = kept
-            if self._stopped:
-                raise _Stopped
+        self._can_be_hung_up_on(kept)
         self.peer = str(kept.getpeername()[0])
         if not (self._wish.own or self._dev or is_elsewhere(self.peer)):
             # A name may stand for any address, also for one of this device.
@@ -297,12 +294,20 @@ class _Session:
             context = trusting(server.authority if server is not None else None)
         else:
             context = trusting(None)
-        secured = context.wrap_socket(plain, server_hostname=host)
-        with self._changed:
-            self._socket = secured
+        # Wrapping empties the plain one, so what can be hung up on is this from here on, also while
+        # they shake hands.
+        secured = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+        self._can_be_hung_up_on(secured)
+        secured.do_handshake()
         whose = "the control plane's" if self._wish.own else "the mirror's"
         require_valid(secured, self._now_ms, whose)
         return secured
+
+    def _can_be_hung_up_on(self, kept: socket.socket) -> None:
+        with self._changed:
+            self._socket = kept
+            if self._stopped:
+                raise _Stopped
 
     def _read(
         self, response: http.client.HTTPResponse, length: int, parts: list[bytes]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import socket
 import ssl
 import threading
 import time
@@ -224,6 +225,21 @@ def test_a_name_that_leads_back_to_the_device_is_refused_before_anything_is_aske
     assert ended.error is not None
     assert ended.error.code == "OUT-F108"
     assert mirror.server.asked == []
+
+
+def test_stopping_ends_a_session_whose_server_does_not_even_shake_hands():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        source = HttpSource(Access(""), lambda: NOW_MS, dev=True, timeout_s=WAIT_S)
+        earlier = set(threading.enumerate())
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/p/{ENTRY.payload}"
+        source.begin(Wish(url, ENTRY, b"", own=False))
+        line, _ = silent.accept()
+        with line:
+            line.recv(1)  # it has begun to
+            (thread,) = set(threading.enumerate()) - earlier
+            source.stop()
+            thread.join(WAIT_S / 2)
+            assert not thread.is_alive()
 
 
 def test_stopping_ends_a_session_that_waits_for_its_server(plane):

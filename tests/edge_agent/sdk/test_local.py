@@ -413,6 +413,11 @@ def test_a_killed_application_loses_what_was_not_taken_and_nothing_else(
     assert agent.applications.deaths() == ()
 
 
+def is_stopped(pid: int) -> bool:
+    states = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(each.rpartition(") ")[2].startswith("T") for each in states)
+
+
 def _finish(
     application: subprocess.Popen[str], agent: Agent
 ) -> tuple[dict[str, dict[str, int]], str]:
@@ -430,6 +435,8 @@ def test_an_application_that_hangs_is_left_alone_and_taken_from_later(home, agen
     eventually(lambda: agent.turn() and agent.outbox.answers > 0)
     (view,) = agent.applications.views()
     application.send_signal(signal.SIGSTOP)
+    # It goes on until all of its threads have heard of it.
+    eventually(lambda: is_stopped(application.pid))
     agent.turn(collect=False)
     with pytest.raises(RunnerFailed):
         agent.applications.take(view.id, 0)
