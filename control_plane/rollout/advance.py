@@ -122,7 +122,8 @@ def decide(
         return _failed(spec, at, judgement), judgement
     if at.status != "running":
         return Wait(), judgement
-    empty = evidence.of(at.wave).counts.all == 0
+    # A device that was pinned until now is out of its wave until it has said that it is not.
+    empty = evidence.of(at.wave).counts.all == 0 and _patient(spec, _began_ms(at, evidence), now_ms)
     step = _shadow(spec.shadow, at, shadowed, empty=empty) if at.shadowing else None
     if step is None and not at.shadowing:
         step = _judged(spec, at, evidence, judgement, now_ms)
@@ -144,7 +145,7 @@ def _failed(spec: RolloutSpec, at: Position, judgement: Judgement) -> Decision:
 def _shadow(
     spec: ShadowSpec | None, at: Position, shadowed: Shadowed | None, *, empty: bool
 ) -> Decision | None:
-    """`empty`: no device is in the wave any more, so nothing could ever be compared."""
+    """`empty`: no device is in the wave, nor about to be, so nothing could ever be compared."""
     if spec is None or empty:
         return LiftShadow()
     if shadowed is None or shadowed.reached == 0 or shadowed.rows == 0:

@@ -263,12 +263,17 @@ def test_a_shadowing_wave_fails_and_a_shadow_that_lasts_too_long_asks():
 
 
 def test_a_shadowing_wave_that_nobody_is_in_any_more_has_no_shadow_to_wait_for():
-    at = dataclasses.replace(begun(2, shadowing=True), soak_ms=None)
+    at = dataclasses.replace(begun(2, shadowing=True, ago=2 * DAY), soak_ms=None)
     nothing = Shadowed(0, 0, 0, 0)
     passed = GOOD[1]
     assert decision(SHADOW, at, {1: passed, 2: Counts()}, shadowed=nothing) == LiftShadow()
     away = {1: passed, 2: Counts(targeted=2, unlinked=2)}
     assert decision(SHADOW, at, away, shadowed=nothing) == Wait()
+
+
+def test_a_shadow_waits_for_devices_that_have_not_said_yet_that_they_are_pinned_no_more():
+    at = dataclasses.replace(begun(1, shadowing=True, ago=0), soak_ms=None)
+    assert decision(SHADOW, at, {1: Counts()}, shadowed=Shadowed(0, 0, 0, 0)) == Wait()
 
 
 def test_shadows_that_never_come_are_asked_about_also_where_earlier_waves_were_fine():
