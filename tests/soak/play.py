@@ -24,7 +24,10 @@ RATE: Final = 40.0
 START_S: Final = 20.0
 SETTLE_S: Final = 40.0
 """Long enough for a bundle that is given up and one that is fetched, on a busy machine. Pauses of
-a development fleet are 5 s at most."""
+a development fleet are 5 s at most, but for uploads."""
+RECORDS_S: Final = 130.0
+"""An upload whose answer does not come, or cannot be stored, pauses twice as long each time: the
+sixth for up to 64 s."""
 LOOK_S: Final = 0.2
 BACK_S: Final = 0.3
 """Until a service manager starts an agent again that has ended by itself."""
@@ -130,7 +133,7 @@ class Run:
                 break
             time.sleep(LOOK_S)
         caller.stop()
-        deadline = time.monotonic() + SETTLE_S
+        deadline = time.monotonic() + RECORDS_S
         while True:
             self._keep(at, faults)
             status = watch.look()
