@@ -38,6 +38,10 @@ def opened(fleet):
     return alarm
 
 
+def told(alarm):
+    return alarm.verdict, alarm.subject, alarm.kind
+
+
 def test_a_fleet_in_which_nothing_drifts_has_no_alarms(store):
     fleet = WatchedFleet(store, rows=100)
     fleet.hour(30)
@@ -51,7 +55,7 @@ def test_one_device_unlike_its_peers_is_a_broken_sensor(store):
     fleet.shifted["cam-3"] = OFF
     fleet.hour(5)
     alarm = opened(fleet)
-    assert (alarm.verdict, alarm.subject, alarm.kind) == ("sensor broken", "north-cam-3", "peer")
+    assert told(alarm) == ("sensor broken", "north-cam-3", "peer")
     assert alarm.sentence.startswith("sensor broken on device cam-3: temperature (2 of the last 3")
     assert [each.name for each in alarm.features] == ["temperature"]
     assert fleet.events() == ["alarm.opened"]
@@ -246,9 +250,7 @@ def test_half_a_cohort_that_moved_is_one_alarm_and_no_broken_sensor(store):
     # Whoever fired before the others had an alarm of its own, which ends.
     fleet.hour(4)
     alarm = opened(fleet)
-    assert (alarm.verdict, alarm.subject, alarm.kind) == (
-        "half of the cohort drifted", "all", "part",
-    )  # fmt: skip
+    assert told(alarm) == ("half of the cohort drifted", "all", "part")
     assert not any(verdict == "sensor broken" for verdict, _, _ in fleet.alarms)
     assert "13 of 26 devices, temperature" in alarm.sentence
     assert replayed(fleet, alarm).same
@@ -274,9 +276,7 @@ def test_a_few_devices_without_peers_are_told_by_their_own_detectors(store):
     fleet.shifted["cam-1"] = FAR
     fleet.hour(6)
     alarm = opened(fleet)
-    assert (alarm.verdict, alarm.subject, alarm.kind) == (
-        "device drifted", "north-cam-1", "detector",
-    )  # fmt: skip
+    assert told(alarm) == ("device drifted", "north-cam-1", "detector")
     assert replayed(fleet, alarm).same
 
 
@@ -299,9 +299,7 @@ def test_a_device_that_its_peers_do_not_resemble_is_told_by_its_detector(store):
     fleet.shifted["cam-15"] = (0.35, 0, 0)
     fleet.hour(28)
     alarm = opened(fleet)
-    assert (alarm.verdict, alarm.subject, alarm.kind) == (
-        "device drifted", "north-cam-15", "detector",
-    )  # fmt: skip
+    assert told(alarm) == ("device drifted", "north-cam-15", "detector")
     assert replayed(fleet, alarm).same
 
 

@@ -143,7 +143,7 @@ def test_a_name_that_does_not_resolve_is_said(secrets):
     assert "Name or service not known" in sent(secrets, "https://a.example/", resolve).why
 
 
-def test_a_resolver_that_does_not_answer_is_left(secrets, monkeypatch):
+def test_a_resolver_that_does_not_answer_is_left(monkeypatch):
     asked, enough = threading.Event(), threading.Event()
 
     def hang(*_args, **_more):

@@ -61,6 +61,7 @@ class WatchedFleet:
         self.clock = [START_MS]
         self.profile = reference()
         self.manifest, self.digest = digest_of(b"manifest"), digest_of(b"profile")
+        self.known: Mapping[str, Profile] = {self.digest: self.profile}
         self.bundle = self.push("v1")
         self.rng = np.random.default_rng(self.seed)
         self.names = [f"cam-{n}" for n in range(self.many)]
@@ -77,13 +78,13 @@ class WatchedFleet:
 
     def another_watch(self) -> Watch:
         """As after a restart of the control plane."""
-        known: Mapping[str, Profile] = {self.digest: self.profile}
-        return Watch(self.store, known.get, lambda: self.clock[0], slot_s=3600.0, day_s=86_400.0)
+        return Watch(
+            self.store, self.known.get, lambda: self.clock[0], slot_s=3600.0, day_s=86_400.0
+        )
 
     def terms(self) -> Terms:
         """The thresholds that hold now."""
-        known: Mapping[str, Profile] = {self.digest: self.profile}
-        return fleet_terms(self.store, known.get, self.clock[0], slot_s=3600.0, day_s=86_400.0)
+        return fleet_terms(self.store, self.known.get, self.clock[0], slot_s=3600.0, day_s=86_400.0)
 
     def push(self, version: str, *, same: bool = False) -> str:
         """`same`: its only variant is that of v1."""
