@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from coding.elements import Array
 
+Counts = Mapping[int, int]
+"""How many elements have so many bits; those that have none left out."""
+
 INDEX_BITS: Final = (1, 2, 4, 8)
 MAX_RICE: Final = 15
 
@@ -47,19 +50,16 @@ def low_bits_of(token: Array) -> Array:
 
 def from_tokens(token: Array, low: Array) -> Array:
     """The numbers. Raises `ValueError` for a token that no number of that size has."""
-    bits = 8 * low.dtype.itemsize
-    if len(token) and int(token.max()) > 2 * bits - 1:
+    leads = _LEADS[low.dtype.itemsize]
+    if len(token) and int(token.max()) >= len(leads):
         raise ValueError("a token of a larger number")
-    lead = _LEADS[token].astype(low.dtype)
-    return (lead << low_bits_of(token).astype(low.dtype)) | low
+    found: Array = leads[token]
+    found |= low
+    return found
 
 
-def low_size(k: Array) -> int:
-    """Bytes of `pack_low` for elements of `k` bits each."""
-    return _low_size(_counts(k))
-
-
-def _low_size(counts: Mapping[int, int]) -> int:
+def low_size(counts: Counts) -> int:
+    """Bytes of `pack_low` for so many elements of so many bits."""
     return sum(count * (bits // 8) + -(-count * (bits % 8) // 8) for bits, count in counts.items())
 
 
@@ -67,7 +67,7 @@ def pack_low(values: Array, k: Array) -> bytes:
     """The `k[i]` lowest bits of each value: elements of fewer bits first, whole bytes as planes,
     then what is left bit by bit."""
     parts: list[bytes] = []
-    for bits in _counts(k):
+    for bits in counted(k):
         some = values[k == bits]
         parts += [
             ((some >> some.dtype.type(8 * plane)) & some.dtype.type(0xFF)).astype("<u1").tobytes()
@@ -78,10 +78,10 @@ def pack_low(values: Array, k: Array) -> bytes:
     return b"".join(parts)
 
 
-def unpack_low(data: bytes, k: Array, itemsize: int) -> Array:
-    """The inverse of `pack_low`. Raises `ValueError` unless `data` has `low_size(k)` bytes."""
-    counts = _counts(k)
-    if len(data) != _low_size(counts):
+def unpack_low(data: bytes, k: Array, counts: Counts, itemsize: int) -> Array:
+    """The inverse of `pack_low`; `counts` of `k`. Raises `ValueError` unless `data` has
+    `low_size(counts)` bytes."""
+    if len(data) != low_size(counts):
         raise ValueError("low bits of another length")
     dtype = np.dtype(f"<u{itemsize}")
     found: Array = np.zeros(len(k), dtype)
@@ -177,7 +177,7 @@ def unpack_flags(data: bytes, count: int) -> Array:
     return np.unpackbits(np.frombuffer(data, np.uint8), count=count)
 
 
-def _counts(k: Array) -> dict[int, int]:
+def counted(k: Array) -> Counts:
     """How many elements have so many bits; without those that have none."""
     counts = np.bincount(k).tolist()
     return {bits: count for bits, count in enumerate(counts) if bits and count}
@@ -210,8 +210,11 @@ def _unpack_rest(data: bytes, count: int, bits: int) -> Array:
 
 _TOKEN: Final = np.arange(256)
 _LOW_BITS: Final[Array] = np.where(_TOKEN < 4, 0, (_TOKEN - 2) >> 1).astype("<u1")
-_LEADS: Final[Array] = np.where(_TOKEN < 4, _TOKEN, 2 | (_TOKEN & 1)).astype("<u1")
-"""What a number begins with."""
+_LEAD: Final = [token if token < 4 else (2 | token & 1) << (token - 2 >> 1) for token in range(128)]
+_LEADS: Final[Mapping[int, Array]] = {
+    itemsize: np.array(_LEAD[: 16 * itemsize], f"<u{itemsize}") for itemsize in (1, 2, 4, 8)
+}
+"""What a token says of a number of so many bytes; its low bits are zero."""
 _REVERSED: Final[Array] = np.packbits(
     np.unpackbits(np.arange(256, dtype="<u1")).reshape(256, 8), axis=1, bitorder="little"
 ).reshape(-1)

@@ -130,7 +130,10 @@ def planes(x: Array) -> bytes:
 def unplanes(data: bytes, itemsize: int) -> Array:
     """The inverse of `planes`. Raises `ValueError` unless `data` is whole elements."""
     split = np.frombuffer(data, np.uint8).reshape(itemsize, -1)
-    joined = np.ascontiguousarray(split.T)
+    joined = np.empty((split.shape[1], itemsize), np.uint8)
+    # One plane after the other: transposing goes byte by byte.
+    for place, plane in enumerate(split):
+        joined[:, place] = plane
     whole: Array = joined.reshape(-1).view(f"<u{itemsize}")
     return whole
 

@@ -166,10 +166,11 @@ def _tokens_of(reader: Reader, context: Context) -> Array:
     if len(token) and int(token.max()) > 2 * context.element.bits - 1:
         raise ValueError("a token of a larger number")
     k = bits.low_bits_of(token)
-    size = bits.low_size(k)
+    counts = bits.counted(k)
+    size = bits.low_size(counts)
     if size > MAX_STREAM:
         raise ValueError("too many low bits")
-    low = bits.unpack_low(_stream(reader, context, size), k, context.element.itemsize)
+    low = bits.unpack_low(_stream(reader, context, size), k, counts, context.element.itemsize)
     return bits.from_tokens(token, low)
 
 
@@ -247,8 +248,8 @@ def _ranks(reader: Reader, context: Context) -> Array:
     known = np.flatnonzero(hits)
     features = None if context.features is None else context.features[known]
     k = context.values.widths(features, len(known))
-    size = bits.low_size(k)
-    ranks = bits.unpack_low(_stream(reader, context, size), k, 4)
+    counts = bits.counted(k)
+    ranks = bits.unpack_low(_stream(reader, context, bits.low_size(counts)), k, counts, 4)
     missing = _split(reader, context, context.count - len(known))
     found = np.empty(context.count, context.element.dtype)
     found[known] = context.values.values_at(ranks, features)

@@ -26,7 +26,10 @@ Prefix = Callable[[Reader], bytes]
 LZMA_BELOW: Final = 0.97
 """Lzma takes a decoder ten times as long, so what is packed has to be that much smaller;"""
 SMALL: Final = 16 * KIB
-"""up to here a stream takes no time."""
+"""up to here a stream takes no time,"""
+LARGE: Final = 64 * KIB
+LZMA_BELOW_OF_LARGE: Final = 0.92
+"""and beyond this it takes more than all else in its block."""
 
 _FORMAT: Final = zstandard.FORMAT_ZSTD1_MAGICLESS
 _LEAST: Final = 12
@@ -157,7 +160,7 @@ class Packer:
             if len(stored) <= len(data):
                 found.append(framed(PREFIXED, stored, window))
         best = min(found, key=len)
-        worth = LZMA_BELOW if len(data) > SMALL else 1
+        worth = _lzma_below(len(data))
         # Where zstd finds nothing, lzma takes long to find as much.
         if self.lzma and len(data) >= _LEAST and len(best) < worth * len(data):
             packed = framed(LZMA, _pack_lzma(data))
@@ -204,6 +207,12 @@ def _unpacked(
     if len(before) + length > window:
         raise ValueError("stream and prefix are too large together")
     return unpack_zstd(reader.take(stored), length, window, content(before))
+
+
+def _lzma_below(length: int) -> float:
+    if length <= SMALL:
+        return 1.0
+    return LZMA_BELOW if length <= LARGE else LZMA_BELOW_OF_LARGE
 
 
 def _head(stored: int, coding: int) -> bytes:

@@ -18,10 +18,14 @@ START_S: Final = 60.0
 LEAST_BYTES_PER_S: Final = 250_000
 LOOK_S: Final = 0.5
 """How often the decoder is looked after by somebody who may want to stop."""
-_ENVIRONMENT: Final = {
+ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
+    # Every block takes what the one before gave back. Left to itself glibc gives arrays of a
+    # block's size back to the kernel each time: a third of the time went into fetching pages.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024),
 }
 _MOST_SAID: Final = 4096
 _FAMILIES: Final[dict[str, type[OutriderError]]] = {
@@ -50,7 +54,7 @@ def decode_beside(
             pid = os.posix_spawn(
                 command[0],
                 [*command, *task.arguments()],
-                {**os.environ, **_ENVIRONMENT},
+                {**os.environ, **ENVIRONMENT},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, writing, 1),

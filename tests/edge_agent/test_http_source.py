@@ -245,11 +245,12 @@ def test_stopping_ends_a_session_whose_server_does_not_even_shake_hands():
 def test_stopping_ends_a_session_that_waits_for_its_server(plane):
     plane.server.always = Act(body=10, stalls=True)
     source = HttpSource(plane.access, lambda: NOW_MS, dev=True, timeout_s=WAIT_S)
+    earlier = set(threading.enumerate())
     source.begin(Wish(f"{plane.server.url}/p/{ENTRY.payload}", ENTRY, b"", own=True))
-    before = {thread for thread in threading.enumerate() if thread.name == "http"}
+    begun = [each for each in set(threading.enumerate()) - earlier if each.name == "http"]
     source.stop()
-    for thread in before:
-        thread.join(WAIT_S)
+    for thread in begun:
+        thread.join(WAIT_S / 2)
         assert not thread.is_alive()
     assert source.take() == ([], 0)
     assert not source.busy

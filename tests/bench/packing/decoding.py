@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from control_plane.encode.encoded import Encoded
 from control_plane.encode.making import Ability, File, make
 from control_plane.encode.search import Effort
+from edge_agent.decoding import ENVIRONMENT
 from protocol.identifiers import digest_from_hex
 from protocol.payload import KNOWN_FEATURES
 from tests.fakes import onnx_files
@@ -60,9 +62,12 @@ def decode(made: Encoded, target: File, base: File | None, out: Path) -> Cost:
 
 
 def run(*arguments: str) -> Cost:
-    """Of Python with these arguments."""
+    """Of Python with these arguments, started as agents start a decoder."""
     command = [sys.executable, "-I", str(CHILD), *PYTHON, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    environment = {**os.environ, **ENVIRONMENT}
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment
+    )
     said = json.loads(done.stdout.splitlines()[-1])
     if said["status"]:
         raise ValueError(f"{' '.join(arguments[:2])} ended with {said['status']}: {done.stdout}")
