@@ -91,6 +91,13 @@ class Ensemble:
     """Columns of floats with `group` numbers per leaf."""
 
     @property
+    def base_features(self) -> Read | None:
+        """`features`, as far as devices find them in a base: with a tag before each."""
+        if self.features is None or self.features.segment.form != forms.TAGGED_VARINT:
+            return None
+        return self.features
+
+    @property
     def branches(self) -> int:
         return int(np.count_nonzero(~self.leaves))
 

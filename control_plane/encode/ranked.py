@@ -52,15 +52,11 @@ def ranked(
             continue
         source = sources.numbers(part)
         without = list(blocks.written(source, effort, pool, tell))
-        one = _Column(layout, sources, part, source).smallest(without, effort)
+        column = _Column(layout, sources, part, source)
+        one = column.smallest(without, effort, left, MAX_FRONT - kept)
         if one.set is not None:
-            count = one.set.new + (one.set.base.count if one.set.base else 0)
-            space = sources.space(part.ensemble or 0)
-            more = count * part.read.element.itemsize + 4 * (space + 2)
-            if count > left or kept + more > MAX_FRONT:
-                one = Ready(without)
-            else:
-                left, sets, kept = left - count, sets + 1, kept + more
+            left, sets = left - _count(one.set), sets + 1
+            kept += column.kept(one.set)
         found[place] = one
     return found
 
@@ -90,7 +86,8 @@ class _Column:
     part: Numbers
     source: Source
 
-    def smallest(self, without: list[bytes], effort: Effort) -> Ready:
+    def smallest(self, without: list[bytes], effort: Effort, values: int, room: int) -> Ready:
+        """With at most so many `values`, which take no more than `room` on a device."""
         own, base, space = self._known()
         best = Ready(without)
         smallest = sum(map(len, without))
@@ -99,12 +96,20 @@ class _Column:
         if base is not None:
             tried = [*proposals(own, base, element, space, packer), *tried]
         for each in tried:
+            told = self._set(each)
+            if _count(told) > values or self.kept(told) > room:
+                continue
             found = blocks.with_set(self.source, each.values, without, effort)
             size = sum(map(len, found)) + len(each.front) + _SET_BYTES
             if size < smallest:
                 smallest = size
-                best = Ready(found, each, self._set(each))
+                best = Ready(found, each, told)
         return best
+
+    def kept(self, told: ops.Set) -> int:
+        """Bytes that a device keeps of a set."""
+        space = self.sources.space(self.part.ensemble or 0)
+        return _count(told) * self.part.read.element.itemsize + 4 * (space + 2)
 
     def _known(self) -> tuple[Known, Known | None, int]:
         """Values of the column and of its base, and how many features there are."""
@@ -116,11 +121,12 @@ class _Column:
         if source.features is None:
             # A set that is not per feature has the zeros of the base's leaves as well.
             return own, Known(part.base.values), space
-        other = self.layout.base_ensembles[part.base_ensemble or 0]
-        if part.base_ensemble is None or other.features is None:
+        if part.base_ensemble is None:
             return own, None, space
-        base = _branches(part.base.values, source.base_leaves, other.features.values)
-        return own, base, space
+        features = self.layout.base_ensembles[part.base_ensemble].base_features
+        if features is None:
+            return own, None, space
+        return own, _branches(part.base.values, source.base_leaves, features.values), space
 
     def _set(self, proposal: Proposal) -> ops.Set:
         part = self.part
@@ -133,6 +139,11 @@ class _Column:
             base_column(base) if base is not None else None,
             part.base_ensemble if per_feature and base is not None else None,
         )
+
+
+def _count(told: ops.Set) -> int:
+    """Values, those of the base's leaves and what is there twice included."""
+    return told.new + (told.base.count if told.base else 0)
 
 
 def _branches(values: Array, leaves: blocks.Flags | None, features: NDArray[Any] | None) -> Known:

@@ -32,8 +32,8 @@ class Sources:
         ensemble = self._layout.ensembles[held.ensemble]
         old = next(iter(self._layout.base_ensembles), None)
         base = None
-        if old is not None and old.features is not None:
-            base = old.features.values[~old.leaves].astype("<u2")
+        if old is not None and old.base_features is not None:
+            base = old.base_features.values[~old.leaves].astype("<u2")
         return Source(
             held.read.values[~ensemble.leaves].astype("<u2"),
             ELEMENTS[U16],
@@ -84,7 +84,7 @@ def base_column(read: Read) -> BaseColumn:
 
 
 def base_ensemble(ensemble: Ensemble) -> ops.BaseEnsemble:
-    features = ensemble.features
+    features = ensemble.base_features
     return ops.BaseEnsemble(
         replace(base_column(ensemble.modes), names=(ensemble.leaf_name,)),
         base_column(features) if features is not None else None,

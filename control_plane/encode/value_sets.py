@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from coding import elements
 from coding.elements import Array, Element
-from coding.limits import MAX_VALUES
+from coding.limits import MAX_STREAM, MAX_VALUES
 from coding.sets import ValueSet, pack_steps
 from coding.streams import Packer
 
@@ -65,6 +65,8 @@ def proposals(
     for least in (*AGAIN, len(ordered) + 1):
         new = found[unknown & (counts >= least)]
         if len(new) in seen or not 0 < len(new) + len(known) <= MAX_VALUES:
+            continue
+        if len(new) * element.itemsize > MAX_STREAM:
             continue
         seen.add(len(new))
         features, at = np.divmod(new, len(distinct))

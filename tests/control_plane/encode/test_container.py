@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import load_from_string
 
 from coding import decoding, ops, streams, table
 from coding.limits import MAX_TABLE
@@ -110,6 +111,26 @@ def test_a_set_of_features_that_nobody_keeps_has_the_zeros_of_the_base_s_leaves(
     assert told.ensemble is None
     assert told.base is not None
     assert decoded(body, target, base) == target
+
+
+def test_trees_whose_numbers_are_packed_round_trip_on_top_of_such_trees():
+    """Writers of proto3 pack them; in a base devices find features only behind tags."""
+    trees = onnx.some_trees(30, 1)
+    old, new = packed(onnx.forest(trees[:25], 1)), packed(onnx.forest(trees, 1))
+    for base in (None, old):
+        assert decoded(written(new, base), new, base) == new
+
+
+def packed(model):
+    """A forest with one field for all numbers of an attribute, not one for each."""
+    (trees,) = load_from_string(model).graph.node
+    attributes = []
+    for each in trees.attribute:
+        numbers = onnx.inside(8, b"".join(map(onnx.varint, each.ints))) if each.ints else b""
+        floats = onnx.inside(7, np.array(each.floats, "<f4").tobytes()) if each.floats else b""
+        strings = b"".join(onnx.inside(9, string) for string in each.strings)
+        attributes.append(onnx.attribute(each.name, numbers + floats + strings))
+    return onnx.model([onnx.node(trees.op_type, "label", *attributes)])
 
 
 def test_leaf_values_of_pure_leaves_are_grouped():
