@@ -45,7 +45,9 @@ def tokens(z: Array) -> tuple[Array, Array]:
 
 def low_bits_of(token: Array) -> Array:
     """How many low bits each token leaves, `<u1`."""
-    return _LOW_BITS[token]
+    one = np.uint8(1)
+    k: Array = np.maximum(token >> one, one) - one
+    return k
 
 
 def from_tokens(token: Array, low: Array) -> Array:
@@ -53,7 +55,7 @@ def from_tokens(token: Array, low: Array) -> Array:
     leads = _LEADS[low.dtype.itemsize]
     if len(token) and int(token.max()) >= len(leads):
         raise ValueError("a token of a larger number")
-    found: Array = leads[token]
+    found: Array = leads.take(token)
     found |= low
     return found
 
@@ -179,8 +181,9 @@ def unpack_flags(data: bytes, count: int) -> Array:
 
 def counted(k: Array) -> Counts:
     """How many elements have so many bits; without those that have none."""
-    counts = np.bincount(k).tolist()
-    return {bits: count for bits, count in enumerate(counts) if bits and count}
+    # There are few different ones: comparing all with each is faster than counting one by one.
+    every = range(1, int(k.max(initial=0)) + 1)
+    return {bits: count for bits in every if (count := int(np.count_nonzero(k == bits)))}
 
 
 def _pack_rest(values: Array, bits: int) -> bytes:
@@ -192,30 +195,29 @@ def _pack_rest(values: Array, bits: int) -> bytes:
 
 
 def _unpack_rest(data: bytes, count: int, bits: int) -> Array:
-    """Numbers of up to 16 bits, `<u2`. Eight of them are whole bytes, and up to 8 bits a word."""
+    """Numbers of up to 16 bits. Eight of them are whole bytes, and up to 8 bits a word."""
     if bits > 8:
         matrix = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits)
         values = np.zeros(count, "<u2")
         for place in range(bits):
             values |= matrix[place::bits].astype("<u2") << np.uint16(place)
         return values
-    rows = np.zeros((-(-count // 8), 8), np.uint8)
-    padded = np.zeros(len(rows) * bits, np.uint8)
-    padded[: len(data)] = _REVERSED[np.frombuffer(data, np.uint8)]
-    rows[:, :bits] = padded.reshape(-1, bits)
-    shifts = np.arange(8, dtype="<u8") * np.uint64(bits)
-    found = (rows.view("<u8") >> shifts) & np.uint64((1 << bits) - 1)
-    return found.astype("<u2").reshape(-1)[:count]
+    size = 4 if bits <= 4 else 8
+    rows = np.zeros((-(-count // 8), size), np.uint8)
+    padded = data.translate(_REVERSED).ljust(len(rows) * bits, b"\0")
+    rows[:, :bits] = np.frombuffer(padded, np.uint8).reshape(-1, bits)
+    words = rows.view(f"<u{size}").reshape(-1)
+    found = np.empty((len(rows), 8), "<u1")
+    for place in range(8):
+        found[:, place] = (words >> words.dtype.type(bits * place)).astype(np.uint8)
+    found &= np.uint8((1 << bits) - 1)
+    return found.reshape(-1)[:count]
 
 
-_TOKEN: Final = np.arange(256)
-_LOW_BITS: Final[Array] = np.where(_TOKEN < 4, 0, (_TOKEN - 2) >> 1).astype("<u1")
 _LEAD: Final = [token if token < 4 else (2 | token & 1) << (token - 2 >> 1) for token in range(128)]
 _LEADS: Final[Mapping[int, Array]] = {
     itemsize: np.array(_LEAD[: 16 * itemsize], f"<u{itemsize}") for itemsize in (1, 2, 4, 8)
 }
 """What a token says of a number of so many bytes; its low bits are zero."""
-_REVERSED: Final[Array] = np.packbits(
-    np.unpackbits(np.arange(256, dtype="<u1")).reshape(256, 8), axis=1, bitorder="little"
-).reshape(-1)
+_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 """Bytes with their first bit last."""

@@ -28,7 +28,7 @@ ROOT: Final = Path(__file__).parents[3]
 CHILD: Final = Path(__file__).with_name("child.py")
 PYTHON: Final = (sys.executable, "-P")
 ALL: Final = frozenset({Ability(KNOWN_FEATURES)})
-REPEATS: Final = 3
+REPEATS: Final = 5
 
 HUGE_TENSORS: Final = 125
 HUGE_TENSOR: Final = 1_000_000
