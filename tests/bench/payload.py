@@ -67,20 +67,32 @@ class Run:
     result: Result
     cost: Cost
     """Of decoding it."""
+    start: Cost
+    """Of decoding nothing, at the same time."""
     encoding: float
     """Processor seconds."""
 
+    @property
+    def speed(self) -> float:
+        """MB of output per second of one core."""
+        return self.result.raw / MB / max(self.cost.cpu - self.start.cpu, 1e-3)
 
-def measure(case: Case, files: Corpus, tools: Sequence[Peer], known: Measured, work: Path) -> Run:
+
+def measure(
+    case: Case,
+    files: Corpus,
+    tools: Sequence[Peer],
+    known: Measured,
+    work: Path,
+    nothing: decoding.Nothing,
+) -> Run:
     """Raises `Missing` if its files cannot be made here."""
     target = decoding.file_of(files.file(case.target))
     base = decoding.file_of(files.file(case.base)) if case.base else None
     began = time.process_time()
     made, used = smallest(target, base, work / "made")
     encoding = time.process_time() - began
-    cost = decoding.least(
-        [decoding.decode(made, target, used, work / "out") for _ in range(decoding.REPEATS)]
-    )
+    cost, start = nothing.beside(made, target, used, work / "out")
     on = base.path if base else None
     asked = {
         tool.name: known.bytes_of(tool, target.path, on)
@@ -93,7 +105,7 @@ def measure(case: Case, files: Corpus, tools: Sequence[Peer], known: Measured, w
     raw = target.path.stat().st_size
     result = Result(case, raw, entry.size, coding, others)
     made.remove()
-    return Run(result, cost, encoding)
+    return Run(result, cost, start, encoding)
 
 
 def smallest(target: File, base: File | None, folder: Path) -> tuple[Encoded, File | None]:
@@ -107,14 +119,16 @@ def smallest(target: File, base: File | None, folder: Path) -> tuple[Encoded, Fi
     return min(found, key=lambda each: each[0].entry.size)
 
 
-def cost_rows(runs: Sequence[Run], work: Path, huge_tensors: int) -> Iterator[Row]:
+def cost_rows(
+    runs: Sequence[Run], work: Path, nothing: decoding.Nothing, huge_tensors: int
+) -> Iterator[Row]:
     """Processor time without that of a decoder that starts; memory above Python and numpy, and
     above a decoder that has loaded its libraries."""
-    start, least = decoding.start_alone(work), decoding.numpy_alone().peak
+    start, least = nothing.decode(), decoding.numpy_alone().peak
     yield Row("a decoder starts", start.cpu, "s of CPU")
     for what, kinds, goal in SPEEDS:
         speeds = {
-            run.result.case.name: run.result.raw / MB / max(run.cost.cpu - start.cpu, 1e-3)
+            run.result.case.name: run.speed
             for run in runs
             if run.result.case.kind in kinds and run.result.raw >= TELLING
         }
@@ -130,7 +144,7 @@ def cost_rows(runs: Sequence[Run], work: Path, huge_tensors: int) -> Iterator[Ro
         yield from _peak(f"peak of {most.result.case.name}, the largest", most.cost, start, least)
     if huge_tensors:
         print("a synthetic model", file=sys.stderr, flush=True)
-        size, cost = decoding.huge(work, huge_tensors)
+        size, cost, start = decoding.huge(work, nothing, huge_tensors)
         yield from _peak(f"peak of a model of {size / MB:,.0f} MB", cost, start, least)
         speed = size / MB / (cost.cpu - start.cpu)
         yield Row(f"decode a model of {size / MB:,.0f} MB", speed, "MB/s a core")
@@ -166,9 +180,10 @@ def main(arguments: Sequence[str] | None = None, build: Path = BUILD) -> int:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="payload-") as name:
         work = Path(name)
+        nothing = decoding.Nothing(work)
         for case in cases:
             try:
-                run = measure(case, files, tools, known, work)
+                run = measure(case, files, tools, known, work, nothing)
             except Missing as why:
                 rows.append(Row(f"{case.name} {case.what}", None, f"not run: {why}"))
                 continue
@@ -178,7 +193,7 @@ def main(arguments: Sequence[str] | None = None, build: Path = BUILD) -> int:
         versions = {tool.name: tool.version for tool in tools}
         rows = [*table.rows(results, versions, whole=len(cases) == len(CASES)), *rows]
         quick = given.quick or given.no_huge or given.small
-        rows += cost_rows(runs, work, 0 if quick else decoding.HUGE_TENSORS)
+        rows += cost_rows(runs, work, nothing, 0 if quick else decoding.HUGE_TENSORS)
     encoding = sum(run.encoding for run in runs)
     rows.append(Row("encoding, all cases", encoding, "s of CPU"))
     print(table.wide(results, [tool.name for tool in tools]), end="\n\n")
