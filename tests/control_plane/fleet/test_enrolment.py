@@ -10,9 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.fleet.authority import Authority, fingerprint
+from control_plane.fleet.authority import fingerprint
 from control_plane.fleet.enrolment import Enrolment
-from control_plane.store import Store
 from protocol.codec import MAX_BUNDLE_DOCUMENT, decode, encode
 from protocol.enrolment import (
     TOKEN_LIFE_MS,
@@ -35,21 +34,6 @@ def csr() -> str:
     key = ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority.create(tmp_path_factory.mktemp("home") / "ca", "local", NOW_MS)
-
-
-@pytest.fixture(params=["fake", "sqlite"])
-def store(request, tmp_path):
-    if request.param == "fake":
-        yield FakeEnrolmentStore()
-        return
-    real = Store(tmp_path / "store.sqlite")
-    yield real
-    real.close()
 
 
 @pytest.fixture

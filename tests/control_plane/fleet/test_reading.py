@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from control_plane.fleet.authority import Authority
 from control_plane.fleet.enrolment import Enrolment
 from control_plane.fleet.reading import require_reader
-from control_plane.store import Store
 from protocol.enrolment import Broker, EnrolRequest, decode_token, proof_bytes
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_of
 from protocol.payload import payload_proof_bytes
 from tests.fakes.device_keys import Key, csr, new_key, renewal, signed
-from tests.fakes.enrolment import FakeEnrolmentStore
 
 NOW_MS = 1_795_000_000_000
 DAY_MS = 86_400_000
 PAYLOAD, OTHER = digest_of(b"payload"), digest_of(b"other")
 CAM = "local-cam-1"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority.create(tmp_path_factory.mktemp("home") / "ca", "local", NOW_MS)
-
-
-@pytest.fixture(params=["fake", "sqlite"])
-def store(request, tmp_path):
-    if request.param == "fake":
-        yield FakeEnrolmentStore()
-        return
-    real = Store(tmp_path / "store.sqlite")
-    yield real
-    real.close()
 
 
 @pytest.fixture

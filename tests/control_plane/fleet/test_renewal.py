@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from cryptography import x509
 
-from control_plane.fleet.authority import LEAF_LIFE, Authority, fingerprint
+from control_plane.fleet.authority import LEAF_LIFE, fingerprint
 from control_plane.fleet.enrolment import Enrolment
 from control_plane.fleet.renewal import DAY_MS, MOST_PER_DAY
-from control_plane.store import Store
 from protocol.enrolment import (
     Broker,
     EnrolRequest,
@@ -20,26 +19,10 @@ from protocol.enrolment import (
 from protocol.errors import InvalidRequest
 from protocol.identifiers import digest_of
 from tests.fakes.device_keys import Key, csr, new_key, renewal, signed
-from tests.fakes.enrolment import FakeEnrolmentStore
 
 NOW_MS = 1_795_000_000_000
 LIFE_MS = LEAF_LIFE.days * DAY_MS
 ROOT = b"{}"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority.create(tmp_path_factory.mktemp("home") / "ca", "local", NOW_MS)
-
-
-@pytest.fixture(params=["fake", "sqlite"])
-def store(request, tmp_path):
-    if request.param == "fake":
-        yield FakeEnrolmentStore()
-        return
-    real = Store(tmp_path / "store.sqlite")
-    yield real
-    real.close()
 
 
 @pytest.fixture
