@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
+from starlette.routing import BaseRoute
 
 from control_plane.web import (
     alarm_explaining,
@@ -82,7 +84,7 @@ def create_app(parts: Parts) -> FastAPI:
         # Their pages load scripts from elsewhere; the control plane works without internet.
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,
+        routes=list(_routes()),
     )
     app.state.parts = parts
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
@@ -93,19 +95,25 @@ def create_app(parts: Parts) -> FastAPI:
     )
     app.add_middleware(LimitGuesses, attempts=parts.attempts)
     app.add_middleware(Traced)
-    app.include_router(health.router)
-    app.include_router(enrol.public)
-    app.include_router(device_identity.public)
-    app.include_router(payloads_for_devices)
-    fleet = APIRouter(
-        prefix="/v1/fleets/{fleet}", dependencies=[Depends(own_fleet), Depends(bearer)]
-    )
+    return app
+
+
+@functools.cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """The whole API. No route knows its application, and making them all takes a second, so every
+    application has the same."""
+    api = APIRouter(generate_unique_id_function=lambda route: route.name)
+    for router in (health.router, enrol.public, device_identity.public, payloads_for_devices):
+        api.include_router(router)
+    fleet = APIRouter()
     for module in (
         audit, bundles, releases, drafts, denials, enrol, device_identity, devices, rollouts,
         rollout_evidence, drift, drift_budget, alarms, alarm_explaining, webhooks, records, carried,
         events, export, operations, payloads, people, trust,
     ):  # fmt: skip
         fleet.include_router(module.router)
-    app.include_router(fleet)
-    require_declared(app.routes, "/v1/fleets/")
-    return app
+    # With the prefix here: without one FastAPI would make every route twice, to look at its path.
+    closed = [Depends(own_fleet), Depends(bearer)]
+    api.include_router(fleet, prefix="/v1/fleets/{fleet}", dependencies=closed)
+    require_declared(api.routes, "/v1/fleets/")
+    return tuple(api.routes)

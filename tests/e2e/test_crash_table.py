@@ -1,6 +1,6 @@
 """The table of operations is that of the code, and some of its cells, with real processes.
 
-More cells are in tests/e2e/test_crash_cells.py; `make crash-matrix` plays them all.
+Cells of another kind are in test_crash_cells.py; `make crash-matrix` plays them all.
 """
 
 from __future__ import annotations
