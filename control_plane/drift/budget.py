@@ -15,7 +15,6 @@ from protocol.edetector import DEFAULT_THRESHOLD
 
 LEAST_PER_YEAR: Final = 0.01
 MOST_PER_YEAR: Final = 1000.0
-DEFAULT_PER_YEAR: Final = 1.0
 
 DETECTORS: Final = 1 / 2
 PEERS: Final = 1 / 4

@@ -100,8 +100,8 @@ def create_app(parts: Parts) -> FastAPI:
 
 @functools.cache
 def _routes() -> tuple[BaseRoute, ...]:
-    """The whole API. No route knows its application, and making them all takes a second, so every
-    application has the same."""
+    """The whole API. No route knows its application, and making them takes longer than all else,
+    so every application has the same."""
     api = APIRouter(generate_unique_id_function=lambda route: route.name)
     for router in (health.router, enrol.public, device_identity.public, payloads_for_devices):
         api.include_router(router)

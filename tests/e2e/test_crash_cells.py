@@ -1,4 +1,4 @@
-"""Cells of the crash matrix with real processes: more than `make test` has time for.
+"""Cells of the crash matrix with real processes.
 
 `make crash-matrix` plays all of them and writes docs/reference/crash-matrix.md.
 """

@@ -247,10 +247,9 @@ def test_stopping_ends_a_session_that_waits_for_its_server(plane):
     source = HttpSource(plane.access, lambda: NOW_MS, dev=True, timeout_s=WAIT_S)
     earlier = set(threading.enumerate())
     source.begin(Wish(f"{plane.server.url}/p/{ENTRY.payload}", ENTRY, b"", own=True))
-    begun = [each for each in set(threading.enumerate()) - earlier if each.name == "http"]
+    (thread,) = (each for each in set(threading.enumerate()) - earlier if each.name == "http")
     source.stop()
-    for thread in begun:
-        thread.join(WAIT_S / 2)
-        assert not thread.is_alive()
+    thread.join(WAIT_S / 2)
+    assert not thread.is_alive()
     assert source.take() == ([], 0)
     assert not source.busy
